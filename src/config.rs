@@ -1,0 +1,138 @@
+//! Configuration, in two stages: what was written (`written`, the TOML file with its places in the
+//! text) becomes what is meant ([`Config`]). Only the second travels.
+//!
+//! This module never looks at the environment of the process and never starts anything: what a key
+//! means must be the same for `gapless check` as for the service.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All that one `NAME.toml` means, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// What to run and how it is started, drained and ended.
+    pub app: AppConfig,
+    /// When a worker counts as ready.
+    pub health: HealthConfig,
+    /// How often a dead worker may be respawned.
+    pub restart: RestartConfig,
+    /// What the front is born with; a change needs a new front.
+    pub http: HttpConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// `[app]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppConfig {
+    /// Program and arguments; no shell. Never empty.
+    pub command: Vec<String>,
+    /// Working directory of the workers, absolute and resolved.
+    pub directory: PathBuf,
+    /// Added to the environment that workers inherit from the unit.
+    pub env: BTreeMap<String, String>,
+    /// Processes of the app.
+    pub workers: NonZeroU32,
+    /// How a worker is reached.
+    pub listen: Listen,
+    /// A start takes at most this long (an app can ask for more by EXTEND_TIMEOUT_USEC).
+    pub boot: Duration,
+    /// A ready generation must live this long before it is swapped in, so that one that dies at
+    /// once never serves.
+    pub settle: Duration,
+    /// Requests of a superseded generation may finish within this time.
+    pub drain: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub stop: Duration,
+    /// WATCHDOG_USEC for the app; none: the app is not watched.
+    pub watchdog: Option<Duration>,
+}
+
+/// `[app] listen`: how the app is told where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listen {
+    /// All of `Port`, `Fd` and `Unix` are offered; what the app takes is used.
+    Auto,
+    /// A free loopback port in `$PORT`.
+    Port,
+    /// The app insists on this port: one worker, and the old stops before the new starts.
+    FixedPort(u16),
+    /// Our listening socket as LISTEN_FDS=1; it stays open over the death of the worker.
+    Fd,
+    /// A unix socket path in `$GAPLESS_SOCKET`.
+    Unix,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthConfig {
+    /// Asked by GET; none: a connection is enough.
+    pub path: Option<String>,
+    /// Lowest and highest status that count as healthy.
+    pub status: (u16, u16),
+    /// So many good answers in a row make a worker ready.
+    pub passes: NonZeroU32,
+    /// Between two questions.
+    pub interval: Duration,
+    /// For one answer.
+    pub timeout: Duration,
+}
+
+/// `[restart]`: the restart budget, as OTP's intensity and period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartConfig {
+    /// Respawns allowed within `interval` before the budget is spent.
+    pub burst: u32,
+    /// Over which `burst` is counted.
+    pub interval: Duration,
+    /// First delay when workers die young or the budget is spent; doubles up to `delay_max`.
+    pub delay_min: Duration,
+    /// The longest delay between two tries.
+    pub delay_max: Duration,
+}
+
+/// `[http]`: everything that the front needs to know. It is born with it and never reconfigured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpConfig {
+    /// Threads that serve; none: one per core.
+    pub lanes: Option<NonZeroU32>,
+    /// A request waits at most this long for a live generation.
+    pub hold: Duration,
+    /// So many requests wait at most, in all lanes together; the next gets 503.
+    pub held_max: u32,
+    /// Client connections in all lanes together.
+    pub connections_max: u32,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_timeout: Duration,
+    /// A client that takes no byte of the response for so long is gone.
+    pub write_timeout: Duration,
+    /// A connection without a request is closed after this time.
+    pub idle_timeout: Duration,
+    /// From the whole request to the head of the app's response.
+    pub response_timeout: Duration,
+    /// Bytes of a request head, request line included.
+    pub head_bytes_max: usize,
+    /// Header fields of a request.
+    pub headers_max: usize,
+    /// Bytes of a request body.
+    pub body_bytes_max: u64,
+    /// Peers whose Forwarded and X-Forwarded-* are believed and extended, not replaced.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The Retry-After of a refusal, in seconds.
+    pub retry_after_seconds: u32,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// As RUST_LOG: `info`, `gapless=debug`.
+    pub level: String,
+    /// Lines a second and worker that are passed on; the rest is counted and dropped.
+    pub app_lines_per_second_max: u32,
+}

@@ -1,0 +1,1 @@
+//! The front: accepts, leases, proxies, drains. It never decides what is live.

@@ -1,0 +1,1 @@
+//! The keeper: supervises, decides, never touches traffic.

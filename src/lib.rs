@@ -1,0 +1,17 @@
+//! gapless: an application server that systemd starts, that starts the user's web app, and that
+//! loses no request while either is replaced.
+//!
+//! The layers, from the top: [`cli`]; [`keeper`] and [`front`] (which never import each other);
+//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`]. A module imports from its own
+//! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod exec;
+pub mod front;
+pub mod id;
+pub mod keeper;
+pub mod link;
+pub mod poll;
+pub mod systemd;

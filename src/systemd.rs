@@ -1,0 +1,1 @@
+//! What systemd gives us and hears from us.
