@@ -4,6 +4,19 @@
 //! This module never looks at the environment of the process and never starts anything: what a key
 //! means must be the same for `gapless check` as for the service.
 
+mod defaults;
+mod load;
+mod meant;
+mod problem;
+mod program;
+mod quantity;
+mod written;
+
+pub use load::{ConfigSource, Overrides, load};
+pub use problem::{ConfigError, Look, Place, Problem};
+pub use quantity::{AsDuration, AsSize, QuantityError, parse_duration, parse_size};
+pub use written::{KnownTable, known_tables};
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -116,6 +129,10 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     /// From the whole request to the head of the app's response.
     pub response_timeout: Duration,
+    /// Tunnels of a superseded generation or a retiring front end within this time. Absent from
+    /// what a keeper without it wrote down.
+    #[serde(default = "HttpConfig::tunnels_by_default")]
+    pub tunnels: Duration,
     /// Bytes of a request head, request line included.
     pub head_bytes_max: usize,
     /// Header fields of a request.

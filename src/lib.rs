@@ -5,13 +5,7 @@
 //! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`]. A module imports from its own
 //! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
 
-pub mod api;
-pub mod cli;
+pub mod causes;
 pub mod config;
-pub mod exec;
-pub mod front;
 pub mod id;
-pub mod keeper;
-pub mod link;
 pub mod poll;
-pub mod systemd;

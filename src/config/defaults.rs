@@ -1,0 +1,89 @@
+//! What holds when nothing is written.
+
+use super::{AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, RestartConfig};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl AppConfig {
+    /// The two that have no default, and the defaults of the others.
+    pub fn new(command: Vec<String>, directory: PathBuf) -> Self {
+        Self {
+            command,
+            directory,
+            env: BTreeMap::new(),
+            workers: NonZeroU32::MIN,
+            listen: Listen::Auto,
+            boot: Duration::from_mins(1),
+            settle: Duration::from_secs(1),
+            drain: Duration::from_secs(15),
+            stop: Duration::from_secs(10),
+            watchdog: None,
+        }
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            status: (200, 399),
+            passes: NonZeroU32::MIN,
+            interval: Duration::from_millis(250),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for RestartConfig {
+    fn default() -> Self {
+        Self {
+            burst: 10,
+            interval: Duration::from_secs(10),
+            delay_min: Duration::from_millis(100),
+            delay_max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl HttpConfig {
+    /// As `[app] drain`: a longer window is cut short by that.
+    pub(super) fn tunnels_by_default() -> Duration {
+        Duration::from_secs(15)
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            lanes: None,
+            hold: Duration::from_secs(15),
+            held_max: 1000,
+            connections_max: 10_000,
+            head_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_mins(15),
+            // An answer that the app would still have given, and we cut off, is a request lost by
+            // us, and a 504 makes clients send again what is being worked on. What a slow app can
+            // cost is bounded by connections_max, and by clients that hang up earlier.
+            response_timeout: Duration::from_mins(5),
+            tunnels: Self::tunnels_by_default(),
+            head_bytes_max: 16 * 1024,
+            headers_max: 100,
+            body_bytes_max: 1 << 30,
+            trusted_proxies: Vec::new(),
+            retry_after_seconds: 5,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            app_lines_per_second_max: 10_000,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! As written: which keys stand in the file, of the right kind, each with its place in the text.
+//!
+//! Never judges whether a value makes sense: ranges, defaults and what depends on the machine belong
+//! to `meant`. Every wrong key is reported, not only the first, so this walks the tree that `toml`
+//! parses instead of deriving `Deserialize`, which ends at the first error.
+
+mod reader;
+
+use super::problem::{Place, Problem};
+use reader::{Reader, Section};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+use toml::de::DeTable;
+
+/// A value, the key it was written under, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed<T> {
+    /// `[app] drain`
+    pub key: Key,
+    /// Of the value.
+    pub span: Range<usize>,
+    /// What was written.
+    pub value: T,
+}
+
+/// A key in its table; shown as `[app] drain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// `app`
+    pub table: &'static str,
+    /// `drain`
+    pub name: &'static str,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{}] {}", self.table, self.name)
+    }
+}
+
+/// A key that may be absent.
+pub type Maybe<T> = Option<Placed<T>>;
+
+/// The file.
+#[derive(Debug)]
+pub struct Written {
+    pub app: AppWritten,
+    pub health: HealthWritten,
+    pub restart: RestartWritten,
+    pub http: HttpWritten,
+    pub log: LogWritten,
+}
+
+/// `[app]`
+#[derive(Debug)]
+pub struct AppWritten {
+    pub command: Maybe<Vec<String>>,
+    /// A command was tried, but misspelt or of the wrong kind, which is reported already.
+    pub means_command: bool,
+    pub directory: Maybe<String>,
+    /// A directory was written, but perhaps of the wrong kind: no other may take its place.
+    pub has_directory: bool,
+    pub env: BTreeMap<String, Placed<String>>,
+    pub workers: Maybe<i64>,
+    pub listen: Maybe<String>,
+    pub boot: Maybe<Duration>,
+    pub settle: Maybe<Duration>,
+    pub drain: Maybe<Duration>,
+    pub stop: Maybe<Duration>,
+    pub watchdog: Maybe<Duration>,
+}
+
+/// `[health]`
+#[derive(Debug)]
+pub struct HealthWritten {
+    pub path: Maybe<String>,
+    pub status: Maybe<String>,
+    pub passes: Maybe<i64>,
+    pub interval: Maybe<Duration>,
+    pub timeout: Maybe<Duration>,
+}
+
+/// `[restart]`
+#[derive(Debug)]
+pub struct RestartWritten {
+    pub burst: Maybe<i64>,
+    pub interval: Maybe<Duration>,
+    pub delay_min: Maybe<Duration>,
+    pub delay_max: Maybe<Duration>,
+}
+
+/// `[http]`
+#[derive(Debug)]
+pub struct HttpWritten {
+    pub lanes: Maybe<i64>,
+    pub hold: Maybe<Duration>,
+    pub held_max: Maybe<i64>,
+    pub connections_max: Maybe<i64>,
+    pub head_timeout: Maybe<Duration>,
+    pub body_timeout: Maybe<Duration>,
+    pub write_timeout: Maybe<Duration>,
+    pub idle_timeout: Maybe<Duration>,
+    pub response_timeout: Maybe<Duration>,
+    pub tunnels: Maybe<Duration>,
+    pub head_bytes_max: Maybe<u64>,
+    pub headers_max: Maybe<i64>,
+    pub body_bytes_max: Maybe<u64>,
+    pub trusted_proxies: Maybe<Vec<String>>,
+    pub retry_after: Maybe<Duration>,
+}
+
+/// `[log]`
+#[derive(Debug)]
+pub struct LogWritten {
+    pub level: Maybe<String>,
+    pub app_lines_per_second_max: Maybe<i64>,
+}
+
+/// A table that can be written, and its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTable {
+    /// `app`
+    pub name: &'static str,
+    /// In the order of the documentation.
+    pub keys: Vec<&'static str>,
+}
+
+/// Every table and key that a file can have.
+pub fn known_tables() -> Vec<KnownTable> {
+    let mut reader = Reader::new("", DeTable::new());
+    drop(reader.document());
+    reader.known
+}
+
+/// Reads a whole file; the problems beside it do not keep the rest from being read.
+///
+/// # Errors
+/// A file with syntax errors gives only those: what the rest means is unsure.
+pub fn read(text: &str) -> Result<(Written, Vec<Problem>), Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let syntax = errors
+            .iter()
+            .map(|error| syntax_problem(text, error))
+            .collect();
+        return Err(first_of_each_line(syntax));
+    }
+    let mut reader = Reader::new(text, document.into_inner());
+    let mut written = reader.document();
+    written.app.means_command |= reader.report_unknown();
+    Ok((written, reader.problems))
+}
+
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    let place = Place::new(text, error.span().unwrap_or(text.len()..text.len()));
+    let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+    let remedy = "text is put in \"quotes\", lists in [brackets]; see https://toml.io";
+    Problem {
+        message,
+        hint: None,
+        remedy: remedy.to_owned(),
+        place: Some(place),
+    }
+}
+
+/// One slip makes the parser complain about several places of its line.
+fn first_of_each_line(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let line = |problem: &Problem| problem.place.as_ref().map(|place| place.line);
+    problems.sort_by_key(line);
+    problems.dedup_by_key(|problem| line(problem));
+    problems
+}
+
+impl AppWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            means_command: section.entries.contains_key("command"),
+            command: section.texts("command", r#"command = ["bin/server", "--quiet"]"#),
+            has_directory: section.entries.contains_key("directory"),
+            directory: section.text("directory", r#"directory = "/srv/shop""#),
+            env: section.texts_by_name("env", r#"env = { RAILS_ENV = "production" }"#),
+            workers: section.number("workers", "workers = 2"),
+            listen: section.text("listen", r#"listen = "auto", or listen = "port:3000""#),
+            boot: section.duration("boot", r#"boot = "60s""#),
+            settle: section.duration("settle", r#"settle = "1s""#),
+            drain: section.duration("drain", r#"drain = "15s""#),
+            stop: section.duration("stop", r#"stop = "10s""#),
+            watchdog: section.duration("watchdog", r#"watchdog = "30s""#),
+        }
+    }
+}
+
+impl HealthWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            path: section.text("path", r#"path = "/health""#),
+            status: section.text_or_number("status", r#"status = "200-299", or status = 200"#),
+            passes: section.number("passes", "passes = 1"),
+            interval: section.duration("interval", r#"interval = "250ms""#),
+            timeout: section.duration("timeout", r#"timeout = "2s""#),
+        }
+    }
+}
+
+impl RestartWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            burst: section.number("burst", "burst = 10"),
+            interval: section.duration("interval", r#"interval = "10s""#),
+            delay_min: section.duration("delay_min", r#"delay_min = "100ms""#),
+            delay_max: section.duration("delay_max", r#"delay_max = "30s""#),
+        }
+    }
+}
+
+impl HttpWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            lanes: section.number("lanes", "lanes = 4"),
+            hold: section.duration("hold", r#"hold = "15s""#),
+            held_max: section.number("held_max", "held_max = 1000"),
+            connections_max: section.number("connections_max", "connections_max = 10000"),
+            head_timeout: section.duration("head_timeout", r#"head_timeout = "15s""#),
+            body_timeout: section.duration("body_timeout", r#"body_timeout = "30s""#),
+            write_timeout: section.duration("write_timeout", r#"write_timeout = "30s""#),
+            idle_timeout: section.duration("idle_timeout", r#"idle_timeout = "15min""#),
+            response_timeout: section.duration("response_timeout", r#"response_timeout = "5min""#),
+            tunnels: section.duration("tunnels", r#"tunnels = "15s""#),
+            head_bytes_max: section.size("head_bytes_max", r#"head_bytes_max = "16KiB""#),
+            headers_max: section.number("headers_max", "headers_max = 100"),
+            body_bytes_max: section.size("body_bytes_max", r#"body_bytes_max = "1GiB""#),
+            trusted_proxies: section
+                .texts("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
+            retry_after: section.duration("retry_after", r#"retry_after = "5s""#),
+        }
+    }
+}
+
+impl LogWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            level: section.text("level", r#"level = "info""#),
+            app_lines_per_second_max: section.number(
+                "app_lines_per_second_max",
+                "app_lines_per_second_max = 10000",
+            ),
+        }
+    }
+}

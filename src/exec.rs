@@ -1,1 +1,0 @@
-//! The chain loader.

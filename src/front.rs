@@ -1,1 +1,0 @@
-//! The front: accepts, leases, proxies, drains. It never decides what is live.

@@ -1,1 +1,0 @@
-//! The keeper: supervises, decides, never touches traffic.

@@ -1,1 +1,0 @@
-//! What systemd gives us and hears from us.
