@@ -9,3 +9,4 @@ pub mod causes;
 pub mod config;
 pub mod id;
 pub mod poll;
+pub mod systemd;

@@ -1,0 +1,8 @@
+//! What systemd gives us and hears from us: one module per conversation.
+
+pub mod given;
+pub mod job;
+pub mod journal;
+pub mod kept;
+pub mod notify;
+pub mod scope;
