@@ -5,8 +5,11 @@
 //! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`]. A module imports from its own
 //! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
 
+pub mod api;
 pub mod causes;
 pub mod config;
+pub mod exec;
 pub mod id;
+pub mod link;
 pub mod poll;
 pub mod systemd;

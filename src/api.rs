@@ -1,0 +1,164 @@
+//! What the control socket speaks: HTTP with JSON bodies of these types.
+//!
+//! Shared by the keeper, which answers, and the command line, which asks as any client would.
+
+use crate::id::{FrontId, GenerationId, Slot};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Answer to `GET /status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The instance: `NAME` of `gapless serve NAME`.
+    pub name: String,
+    /// Of the running keeper.
+    pub gapless_version: String,
+    /// The keeper's.
+    pub pid: u32,
+    /// Seconds since this keeper began or adopted.
+    pub uptime_seconds: u64,
+    /// Something is live and the newest request for a generation did not fail.
+    pub healthy: bool,
+    /// One true sentence, the same as in `systemctl status`.
+    pub summary: String,
+    /// Listening sockets.
+    pub listeners: Vec<ListenerStatus>,
+    /// Oldest first.
+    pub generations: Vec<GenerationStatus>,
+    /// Oldest first.
+    pub fronts: Vec<FrontStatus>,
+    /// Since the counters began.
+    pub requests: RequestTotals,
+    /// How the last begun generation ended up, if one was decided.
+    pub last_outcome: Option<ReloadOutcome>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// FileDescriptorName=
+    pub name: String,
+    /// `127.0.0.1:8888`, `[::]:80`, `/run/x.sock`.
+    pub address: String,
+}
+
+/// One generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// `7` of g7.
+    pub id: GenerationId,
+    /// `waiting`, `starting`, `settling`, `settled`, `live`, `draining` or `stopping`.
+    pub state: String,
+    /// Why it is in this state, where there is something to say.
+    pub why: Option<String>,
+    /// Seconds since it began.
+    pub age_seconds: u64,
+    /// Requests in flight on it.
+    pub leases: u64,
+    /// Resolved working directory.
+    pub directory: PathBuf,
+    /// argv.
+    pub command: Vec<String>,
+    /// By slot.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Place in its generation.
+    pub slot: Slot,
+    /// None between two lives.
+    pub pid: Option<u32>,
+    /// `booting`, `ready`, `waiting to respawn`, `ended`.
+    pub state: String,
+    /// What it said by STATUS=.
+    pub said: Option<String>,
+    /// `127.0.0.1:4711` or a path.
+    pub endpoint: Option<String>,
+    /// Seconds since it was started.
+    pub age_seconds: u64,
+    /// How often this slot was respawned.
+    pub respawns: u64,
+    /// Resident memory; none where /proc does not tell.
+    pub memory_bytes: Option<u64>,
+    /// CPU time used.
+    pub cpu_seconds: Option<f64>,
+    /// Threads.
+    pub threads: Option<u64>,
+}
+
+/// One front.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontStatus {
+    /// `3` of f3.
+    pub id: FrontId,
+    /// Of the process.
+    pub pid: u32,
+    /// `starting`, `serving`, `retiring`, `draining`.
+    pub state: String,
+    /// Client connections.
+    pub connections: u64,
+    /// Those of them that switched protocols.
+    #[serde(default)]
+    pub tunnels: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Requests waiting for a live generation.
+    pub held: u64,
+}
+
+/// Requests of all fronts, dead ones included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestTotals {
+    /// Finished.
+    pub total: u64,
+    /// Lost by gapless or the app.
+    pub lost: u64,
+    /// Sent a second time.
+    pub retries: u64,
+    /// That had to wait for a live generation.
+    pub held: u64,
+    /// Unix time from which this counts.
+    pub since_unix_seconds: u64,
+}
+
+/// What became of a generation that was to be live. Answer to `POST /reload`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReloadOutcome {
+    /// The generation that was begun; none when the configuration was refused before.
+    pub generation: Option<GenerationId>,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What happened, one sentence: `worker w0 exited with status 1 after 0.3 s`.
+    pub cause: String,
+    /// The last lines that the app wrote, oldest first.
+    pub last_lines: Vec<String>,
+    /// From the request to the decision.
+    pub elapsed_ms: u64,
+    /// What serves now.
+    pub live: Option<GenerationId>,
+}
+
+/// The decision about a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is live.
+    Live,
+    /// It died or could not be started; the old one serves.
+    Unhealthy,
+    /// It was not ready in time; the old one serves.
+    TimedOut,
+    /// The configuration is invalid; nothing was started.
+    ConfigInvalid,
+    /// gapless is stopping.
+    Stopping,
+}
+
+/// Answer to `POST /release`: everything is written down, the keeper waits to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Fronts and workers that live on.
+    pub pids: Vec<u32>,
+}

@@ -1,0 +1,209 @@
+//! The link: the socketpair between keeper and front, and its messages.
+//!
+//! One SOCK_SEQPACKET message carries one [`ToFront`] or [`FromFront`] as JSON behind a version
+//! byte, and the fds that belong to it. Either end may be replaced by a process of another gapless
+//! version, so nothing here may depend on the other end's memory: every message says a whole state
+//! (the cell, the leases), never a difference.
+
+pub mod message;
+pub mod seqpacket;
+pub mod settings;
+
+pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Target, ToFront};
+pub use settings::{FrontSettings, Orphaned};
+
+use seqpacket::{Incoming, Seqpacket};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Of the messages in this module. A message of another version is refused, not guessed at.
+pub const VERSION: u8 = 1;
+
+/// A link that cannot be used (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The other process ended or closed its end.
+    #[error("the other end of the link is gone")]
+    Ended,
+    /// The other process speaks a later version.
+    #[error(
+        "a link message has version {0}, this gapless understands {VERSION}; restart the service"
+    )]
+    Version(u8),
+    /// Not a message of ours.
+    #[error("a link message cannot be read")]
+    Malformed(#[source] serde_json::Error),
+    /// The socket failed.
+    #[error("the link failed")]
+    Socket(#[source] io::Error),
+}
+
+/// One end of a link: sends `S`, receives `R`.
+#[derive(Debug)]
+pub struct Link<S, R> {
+    socket: Seqpacket,
+    speaks: PhantomData<fn(S) -> R>,
+}
+
+/// The keeper's end.
+pub type KeeperEnd = Link<ToFront, FromFront>;
+/// The front's end.
+pub type FrontEnd = Link<FromFront, ToFront>;
+
+/// A fresh socketpair, close-on-exec and non-blocking: the keeper's end, the front's end.
+///
+/// # Errors
+/// When the process is out of fds.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    seqpacket::pair()
+}
+
+impl<S: Serialize, R: DeserializeOwned> Link<S, R> {
+    /// Must be called within a tokio runtime with io enabled.
+    ///
+    /// # Errors
+    /// When the fd cannot be polled.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Seqpacket::new(socket)?,
+            speaks: PhantomData,
+        })
+    }
+
+    /// Waits for room in the socket, then sends. Cancel-safe: sent whole or not at all.
+    ///
+    /// # Errors
+    /// [`LinkError::Ended`] when nobody is there to read it.
+    pub async fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+        let bytes = encode(message)?;
+        self.socket
+            .send(&bytes, fds)
+            .await
+            .map_err(LinkError::from_io)
+    }
+
+    /// Sends if there is room at once; `false` when the socket is full (the other end is slow or
+    /// stopped) and nothing was sent.
+    ///
+    /// # Errors
+    /// [`LinkError::Ended`] when nobody is there to read it.
+    pub fn try_send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<bool, LinkError> {
+        let bytes = encode(message)?;
+        match self.socket.try_send(&bytes, fds) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(LinkError::from_io(error)),
+        }
+    }
+
+    /// The next message and the fds that came with it. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`LinkError::Ended`] at the end; any other error concerns one message, and the next call
+    /// may succeed.
+    pub async fn receive(&self) -> Result<(R, Vec<OwnedFd>), LinkError> {
+        let Incoming { bytes, fds } = self.socket.receive().await.map_err(LinkError::from_io)?;
+        let Some((&version, body)) = bytes.split_first() else {
+            return Err(LinkError::Ended);
+        };
+        if version != VERSION {
+            return Err(LinkError::Version(version));
+        }
+        let message = serde_json::from_slice(body).map_err(LinkError::Malformed)?;
+        Ok((message, fds))
+    }
+}
+
+impl<S, R> AsFd for Link<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl LinkError {
+    fn from_io(error: io::Error) -> Self {
+        let ended = [
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::NotConnected,
+        ];
+        if ended.contains(&error.kind()) {
+            Self::Ended
+        } else {
+            Self::Socket(error)
+        }
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, message).map_err(LinkError::Malformed)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::GenerationId;
+
+    fn linked() -> (KeeperEnd, FrontEnd) {
+        let (keeper, front) = pair().unwrap();
+        (Link::new(keeper).unwrap(), Link::new(front).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_message_arrives_with_its_fds() {
+        let (keeper, front) = linked();
+        let (extra, _other) = pair().unwrap();
+        keeper
+            .send(&ToFront::Retire, &[extra.as_fd()])
+            .await
+            .unwrap();
+        let (message, fds) = front.receive().await.unwrap();
+        assert_eq!(message, ToFront::Retire);
+        assert_eq!(fds.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_ended_link_says_so_at_both_ends() {
+        let (keeper, front) = linked();
+        drop(keeper);
+        assert!(matches!(front.receive().await, Err(LinkError::Ended)));
+        assert!(matches!(
+            front.send(&FromFront::Ready, &[]).await,
+            Err(LinkError::Ended)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_full_link_is_told_from_an_ended_one() {
+        let (keeper, _front) = linked();
+        let cut = ToFront::Cut {
+            generation: GenerationId(1),
+        };
+        let mut sent = 0_u32;
+        while keeper.try_send(&cut, &[]).unwrap() {
+            sent += 1;
+            assert!(sent < 100_000, "a socket buffer has an end");
+        }
+        assert!(sent > 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_of_another_version_is_refused_and_the_next_is_read() {
+        let (keeper, front) = pair().unwrap();
+        let raw = Seqpacket::new(keeper).unwrap();
+        let front: FrontEnd = Link::new(front).unwrap();
+        raw.send(&[9, b'x'], &[]).await.unwrap();
+        raw.send(b"\x01not json", &[]).await.unwrap();
+        raw.send(b"\x01\"Hello\"", &[]).await.unwrap();
+        assert!(matches!(front.receive().await, Err(LinkError::Version(9))));
+        assert!(matches!(
+            front.receive().await,
+            Err(LinkError::Malformed(_))
+        ));
+        assert_eq!(front.receive().await.unwrap().0, ToFront::Hello);
+    }
+}

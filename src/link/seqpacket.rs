@@ -1,0 +1,134 @@
+//! SOCK_SEQPACKET on tokio: messages of up to [`BYTES_MAX`] bytes and [`FDS_MAX`] fds.
+
+use rustix::cmsg_space;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Longest message, in bytes: below the default send buffer (net.core.wmem_default, 208 KiB).
+pub const BYTES_MAX: usize = 128 * 1024;
+
+/// Most fds in one message: SCM_MAX_FD of the kernel, unix(7).
+pub const FDS_MAX: usize = 253;
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Empty when the other end is gone: no sender of ours sends an empty message.
+    pub bytes: Vec<u8>,
+    /// Close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// One end of a socketpair.
+#[derive(Debug)]
+pub struct Seqpacket {
+    socket: AsyncFd<OwnedFd>,
+}
+
+/// Close-on-exec and non-blocking.
+///
+/// # Errors
+/// When the process is out of fds.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
+}
+
+impl Seqpacket {
+    /// Must be called within a tokio runtime with io enabled.
+    ///
+    /// # Errors
+    /// When the fd cannot be polled.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self {
+            socket: crate::poll::watch(socket)?,
+        })
+    }
+
+    /// Waits for room, then sends. Cancel-safe.
+    ///
+    /// # Errors
+    /// As sendmsg(2); EPIPE when the other end is gone.
+    pub async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.socket
+            .async_io(Interest::WRITABLE, |fd| send_now(fd.as_fd(), bytes, fds))
+            .await
+    }
+
+    /// Sends now or says `WouldBlock`.
+    ///
+    /// # Errors
+    /// As sendmsg(2); EPIPE when the other end is gone.
+    pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_now(self.socket.as_fd(), bytes, fds)
+    }
+
+    /// The next message. Cancel-safe.
+    ///
+    /// # Errors
+    /// As recvmsg(2).
+    pub async fn receive(&self) -> io::Result<Incoming> {
+        self.socket
+            .async_io(Interest::READABLE, |fd| receive_now(fd.as_fd()))
+            .await
+    }
+}
+
+impl AsFd for Seqpacket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{} fds do not fit into one message, {FDS_MAX} do",
+                fds.len()
+            ),
+        ));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)?;
+    Ok(())
+}
+
+fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = vec![0; BYTES_MAX];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut ancillary,
+        flags,
+    )?;
+    bytes.truncate(received.bytes);
+    let fds = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            RecvAncillaryMessage::ScmCredentials(_) | _ => None,
+        })
+        .flatten()
+        .collect();
+    Ok(Incoming { bytes, fds })
+}
