@@ -9,6 +9,7 @@ pub mod api;
 pub mod causes;
 pub mod config;
 pub mod exec;
+pub mod front;
 pub mod id;
 pub mod link;
 pub mod poll;

@@ -1,0 +1,116 @@
+//! The front: accepts, leases, proxies, drains. It never decides what is live.
+//!
+//! One lane per probe socket, each a thread with a runtime of its own; the main thread stands
+//! between them and the link. Lanes share nothing while they serve. A front is born with its
+//! settings, and dies by `Retire`, `Drain` or `End`; it never ends because its keeper did, unless
+//! it was told that no next keeper can come.
+
+mod accept;
+mod body;
+mod connection;
+mod exchange;
+mod forwarded;
+mod head;
+mod hub;
+mod lane;
+mod live;
+mod outbox;
+mod parcel;
+mod pool;
+mod progress;
+mod proxy;
+mod refusal;
+mod stream;
+mod tally;
+mod tunnel;
+
+use crate::link::FrontSettings;
+use hub::Hub;
+use lane::LaneThread;
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// What lanes may have under way to the main thread before they wait for it.
+const EVENTS_MAX: usize = 1024;
+
+/// The sockets that a front is born with.
+#[derive(Debug)]
+pub struct FrontFds {
+    /// Its end of the link.
+    pub link: OwnedFd,
+    /// Listening stream sockets (TCP or unix) for clients.
+    pub listeners: Vec<OwnedFd>,
+    /// Listening unix sockets on which the keeper asks whether a lane lives; one per lane.
+    pub probes: Vec<OwnedFd>,
+}
+
+/// A front that cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// No lane, no front.
+    #[error("the front was given no probe socket, so it has no lane; the keeper passes one each")]
+    NoLane,
+    /// Threads, epoll or signals.
+    #[error("cannot start the runtime of the front")]
+    Runtime(#[source] io::Error),
+    /// The link is no socket that can be polled.
+    #[error("cannot use the link to the keeper")]
+    Link(#[source] io::Error),
+    /// A listening socket cannot be used.
+    #[error("cannot use listening socket {number} of the front")]
+    Listener {
+        /// Its place in [`FrontFds::listeners`].
+        number: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// A lane ended though nobody told it to.
+    #[error("lane {0} of the front ended by itself; this is a bug, please report it")]
+    LaneEnded(usize),
+}
+
+/// Serves until the keeper ends it. Called on the main thread, outside any runtime.
+///
+/// # Errors
+/// When the front cannot start, or a lane is gone. What the network does is never an error here.
+pub fn run(fds: FrontFds, settings: FrontSettings) -> Result<(), FrontError> {
+    let FrontFds {
+        link,
+        listeners,
+        probes,
+    } = fds;
+    if probes.is_empty() {
+        return Err(FrontError::NoLane);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(FrontError::Runtime)?;
+    runtime.block_on(async {
+        ignore_signals().map_err(FrontError::Runtime)?;
+        let (events, events_received) = mpsc::channel(EVENTS_MAX);
+        let lanes = LaneThread::start_all(&settings, &listeners, probes, &events)?;
+        drop(listeners);
+        let hub = Hub::new(link, lanes, events, events_received, settings)?;
+        hub.run().await
+    })
+}
+
+/// The keeper speaks over the link. A terminal sends SIGINT to the whole process group, and what
+/// `systemctl kill` sends to the unit is meant for the keeper: neither may end a front. tokio never
+/// restores the default action, so the streams need not be kept.
+fn ignore_signals() -> io::Result<()> {
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::quit(),
+    ] {
+        drop(signal(kind)?);
+    }
+    Ok(())
+}

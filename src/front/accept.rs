@@ -1,0 +1,144 @@
+//! Accepting, per lane: from its copies of the listeners, and from its own probe socket.
+//!
+//! Never spins: where accept(2) fails for want of something, it waits for a connection to end, or
+//! for [`SHORTAGE_DELAY`].
+
+use super::connection;
+use super::lane::Lane;
+use super::stream::Socket;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
+
+/// Another process may have given up what was short; nobody tells us when.
+const SHORTAGE_DELAY: Duration = Duration::from_millis(100);
+
+/// So many in a row, then the other tasks of the lane; and the other lanes get their share of a
+/// burst.
+const ACCEPTS_PER_TURN: usize = 8;
+
+/// A listening socket in the epoll of its lane.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Listener {
+    /// # Errors
+    /// When it cannot be polled.
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self {
+            socket: crate::poll::watch(fd)?,
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accepted = self
+            .socket
+            .async_io(Interest::READABLE, |listener| {
+                Ok(accept_with(listener, flags)?)
+            })
+            .await?;
+        Socket::from_fd(accepted)
+    }
+}
+
+/// Starts to accept; the tasks end when the sets are dropped: the first of the client listeners,
+/// the second of the probe socket, which answers to the last.
+pub(super) fn start(
+    lane: &Rc<Lane>,
+    listeners: Vec<Listener>,
+    probe: Listener,
+) -> (JoinSet<()>, JoinSet<()>) {
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn_local(accept_clients(Rc::clone(lane), listener));
+    }
+    let mut probing = JoinSet::new();
+    probing.spawn_local(accept_probes(Rc::clone(lane), probe));
+    (accepting, probing)
+}
+
+async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
+    let mut shortage = Shortage::default();
+    let mut in_a_row = 0;
+    loop {
+        while lane.is_full() {
+            in_a_row = 0;
+            lane.room().notified().await;
+        }
+        match listener.accept().await {
+            Ok(socket) => {
+                shortage.is_over();
+                connection::serve_accepted(&lane, socket);
+            }
+            Err(error) => shortage.wait(&lane, &error).await,
+        }
+        in_a_row += 1;
+        if in_a_row >= ACCEPTS_PER_TURN {
+            in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn accept_probes(lane: Rc<Lane>, listener: Listener) {
+    let mut shortage = Shortage::default();
+    loop {
+        match listener.accept().await {
+            Ok(socket) => connection::serve_probe(&lane, socket),
+            Err(error) => shortage.wait(&lane, &error).await,
+        }
+    }
+}
+
+/// Logged when it begins, not at every try.
+#[derive(Debug, Default)]
+struct Shortage {
+    is_logged: bool,
+}
+
+impl Shortage {
+    fn is_over(&mut self) {
+        self.is_logged = false;
+    }
+
+    async fn wait(&mut self, lane: &Lane, error: &io::Error) {
+        if concerns_one_connection(error) {
+            return;
+        }
+        if !self.is_logged {
+            self.is_logged = true;
+            tracing::warn!(%error, retry = ?SHORTAGE_DELAY, "cannot accept connections, trying on: {error}");
+        }
+        drop(tokio::time::timeout(SHORTAGE_DELAY, lane.room().notified()).await);
+    }
+}
+
+/// accept(2): errors of the new connection are returned by accept; the next one may be fine.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [
+            Errno::CONNABORTED,
+            Errno::INTR,
+            Errno::PROTO,
+            Errno::NETDOWN,
+            Errno::NOPROTOOPT,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::NOTCONN,
+            Errno::INVAL,
+        ]
+        .contains(&errno)
+    })
+}

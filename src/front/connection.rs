@@ -1,0 +1,323 @@
+//! One client connection: drives hyper, owns its one timer, and decides how it ends: finished,
+//! timed out, moved to the next front, closed by a drain, or cut.
+
+use super::body::{OwnBody, ResponseBody};
+use super::exchange::Exchange;
+use super::forwarded::Origin;
+use super::lane::{Lane, Mode};
+use super::parcel::{self, Parked};
+use super::progress::{Expiry, Progress, Upload};
+use super::proxy::{self, Client};
+use super::refusal::MALFORMED_HEAD;
+use super::stream::{ClientStream, Socket};
+use super::tally;
+use super::tunnel::{self, Farewell, Switched};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper::service::{HttpService, service_fn};
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+
+/// hyper reads and writes bodies through a buffer of this size at most; heads have their own limit.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// hyper keeps this many fields on the stack; another number costs an allocation per request.
+const HEADERS_AT_HAND: usize = 100;
+
+/// A close(2) with unread bytes is a reset, which may take our last answer away from a client that
+/// still sends: so we read on for a moment, as nginx's lingering_close does.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a client may send into a closing connection.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How a connection ended for its lane.
+#[derive(Debug)]
+enum End {
+    /// As HTTP or the client has it.
+    Finished(hyper::Result<()>),
+    TimedOut(Expiry),
+    /// Idle, and wanted by the next front.
+    Moves,
+    /// Idle, and the front ends.
+    Drained,
+    /// The generation that it was served from was cut mid-response.
+    Cut,
+}
+
+/// Serves a connection that just came.
+pub(super) fn serve_accepted(lane: &Rc<Lane>, socket: Socket) {
+    {
+        let mut counters = lane.counters();
+        counters.connections_accepted = counters.connections_accepted.saturating_add(1);
+    }
+    serve(lane, socket, Bytes::new());
+}
+
+/// Serves a connection that another front began. What cannot be served is closed.
+pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
+    match Socket::from_fd(parked.fd) {
+        Ok(socket) => {
+            let mut counters = lane.counters();
+            counters.connections_inherited = counters.connections_inherited.saturating_add(1);
+            drop(counters);
+            serve(lane, socket, parked.bytes);
+        }
+        Err(error) => tracing::warn!(%error, "cannot take over a connection, closing it: {error}"),
+    }
+}
+
+fn serve(lane: &Rc<Lane>, socket: Socket, prefix: Bytes) {
+    let peer = match socket.peer() {
+        Ok(peer) => peer,
+        // ENOTCONN: it left between accept and now.
+        Err(error) => return tracing::debug!(%error, "connection gone"),
+    };
+    let fits = prefix.len() <= parcel::BYTES_MAX;
+    let progress = Rc::new(Progress::new(fits));
+    let entered = lane.enter(&progress);
+    let client = Rc::new(Client {
+        lane: Rc::clone(lane),
+        progress,
+        origin: Origin::new(peer, &lane.http().trusted_proxies),
+        ends_by_close: Cell::new(false),
+        switched: RefCell::new(None),
+    });
+    lane.client_tasks().spawn_local(async move {
+        run(&client, socket, prefix).await;
+        drop(entered);
+    });
+}
+
+async fn run(client: &Rc<Client>, socket: Socket, prefix: Bytes) {
+    let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress));
+    let service = service_fn(|request| {
+        let exchange = Exchange::begin(&client.lane, &client.progress);
+        proxy::answer(Rc::clone(client), exchange, request)
+    });
+    let mut connection = builder(&client.lane).serve_connection(TokioIo::new(stream), service);
+    let mut driver = Driver {
+        client,
+        sleep: None,
+        is_closing: false,
+    };
+    let end = std::future::poll_fn(|cx| driver.poll(&mut connection, cx)).await;
+    let parts = connection.into_parts();
+    let (socket, unread) = parts.io.into_inner().into_parts();
+    let read = joined(parts.read_buf, unread);
+    let switched = client.switched.take();
+    match (end, switched) {
+        (End::Finished(Ok(())), Some(switched)) => tunnel(client, *switched, socket, read).await,
+        (end, _) => finish(client, end, socket, read).await,
+    }
+}
+
+/// The 101 is sent, and hyper is done with the connection.
+async fn tunnel(client: &Client, switched: Switched, socket: Socket, read: Bytes) {
+    let (lane, progress) = (&client.lane, &client.progress);
+    let (socket, farewell) = tunnel::run(lane, progress, switched, socket, read).await;
+    match farewell {
+        Farewell::None => {}
+        Farewell::Close => close(socket, true).await,
+        Farewell::Reset => {
+            if let Err(error) = socket.reset_on_close() {
+                tracing::debug!(%error, "cannot reset a connection, closing it");
+            }
+        }
+    }
+}
+
+fn joined(read: Bytes, unread: Bytes) -> Bytes {
+    if unread.is_empty() {
+        return read;
+    }
+    [read, unread].concat().into()
+}
+
+fn builder(lane: &Lane) -> Builder {
+    let http = lane.http();
+    let mut builder = Builder::new();
+    builder
+        // Counts idle time too; ours do not: see Progress.
+        .header_read_timeout(None)
+        .max_header_size(http.head_bytes_max)
+        .max_buf_size(BUFFER_BYTES_MAX.max(http.head_bytes_max));
+    if http.headers_max != HEADERS_AT_HAND {
+        builder.max_headers(http.headers_max);
+    }
+    builder
+}
+
+struct Driver<'a> {
+    client: &'a Client,
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_closing: bool,
+}
+
+impl Driver<'_> {
+    fn poll<S>(
+        &mut self,
+        connection: &mut Connection<TokioIo<ClientStream>, S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<End>
+    where
+        S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
+    {
+        let progress = &self.client.progress;
+        progress.woken_by(cx.waker());
+        if self.client.lane.mode() == Mode::Draining
+            && progress.is_in_flight()
+            && !self.is_closing
+            && !self.is_switching()
+        {
+            // Not earlier: without a request in flight hyper would close, though a head may be
+            // half here; with one, its response says `Connection: close`.
+            self.is_closing = true;
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
+            return Poll::Ready(End::Finished(result));
+        }
+        if progress.is_cut() {
+            return Poll::Ready(End::Cut);
+        }
+        match self.client.lane.mode() {
+            Mode::Retiring if progress.is_movable() && !self.is_switching() => {
+                return Poll::Ready(End::Moves);
+            }
+            Mode::Draining if progress.is_unused() && !self.is_switching() => {
+                return Poll::Ready(End::Drained);
+            }
+            Mode::Serving | Mode::Stranded | Mode::Retiring | Mode::Draining => {}
+        }
+        self.poll_deadline(cx).map(End::TimedOut)
+    }
+
+    /// A 101 is on its way: neither idle nor closing, and a tunnel in a moment.
+    fn is_switching(&self) -> bool {
+        self.client.switched.borrow().is_some()
+    }
+
+    /// The sleep is armed for the nearest deadline, and left alone when that moves away: when it
+    /// fires too early, it is armed again. So a request costs no timer.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expiry> {
+        let Some((at, expiry)) = self.client.progress.deadline(self.client.lane.http()) else {
+            return Poll::Pending;
+        };
+        if expiry != Expiry::App && at <= Instant::now() {
+            return Poll::Ready(expiry);
+        }
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() > at || sleep.is_elapsed() {
+            sleep.as_mut().reset(at);
+        }
+        if sleep.as_mut().poll(cx).is_ready() {
+            // Passed in between; look again at once.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+async fn finish(client: &Client, end: End, socket: Socket, read: Bytes) {
+    match end {
+        End::Moves => move_on(client, socket, read).await,
+        End::Cut => abort(client, &socket),
+        End::TimedOut(expiry) => {
+            tracing::debug!(?expiry, "connection timed out");
+            if expiry == Expiry::Write || client.progress.is_in_flight() {
+                abort(client, &socket);
+            }
+        }
+        End::Drained => {}
+        End::Finished(Ok(())) => {
+            let lingers = client.progress.upload() == Upload::Abandoned;
+            close(socket, lingers).await;
+        }
+        End::Finished(Err(error)) => failed(client, &error, socket).await,
+    }
+}
+
+/// To the next front; or, if it has read more than a parcel holds, on here.
+async fn move_on(client: &Client, socket: Socket, bytes: Bytes) {
+    if bytes.len() > parcel::BYTES_MAX {
+        return serve(&client.lane, socket, bytes);
+    }
+    match socket.into_fd() {
+        Ok(fd) => client.lane.park(Parked { fd, bytes }).await,
+        Err(error) => tracing::warn!(%error, "cannot take a connection out, closing it: {error}"),
+    }
+}
+
+async fn failed(client: &Client, error: &hyper::Error, socket: Socket) {
+    tracing::debug!(%error, "connection ended");
+    if error.is_parse() && !client.progress.is_in_flight() {
+        // hyper answered a head that it could not read.
+        tally::count(&mut client.lane.counters().refusals, MALFORMED_HEAD);
+        return close(socket, true).await;
+    }
+    abort(client, &socket);
+}
+
+/// Closes so that a response on its way is seen to be incomplete.
+fn abort(client: &Client, socket: &Socket) {
+    if client.ends_by_close.get()
+        && let Err(error) = socket.reset_on_close()
+    {
+        tracing::debug!(%error, "cannot reset a connection, closing it");
+    }
+}
+
+async fn close(mut socket: Socket, lingers: bool) {
+    if let Err(error) = socket.shutdown().await {
+        return tracing::debug!(%error, "connection was closed by the client");
+    }
+    if lingers {
+        // However that ends, the socket is closed next.
+        drop(tokio::time::timeout(LINGER, discard(&mut socket)).await);
+    }
+}
+
+async fn discard(socket: &mut Socket) -> io::Result<()> {
+    let mut bytes = [0; 4096];
+    let mut discarded = 0_usize;
+    while discarded < LINGER_BYTES_MAX {
+        match socket.read(&mut bytes).await? {
+            0 => break,
+            count => discarded = discarded.saturating_add(count),
+        }
+    }
+    Ok(())
+}
+
+/// Serves the keeper's question whether this lane lives: through hyper and the lane's own epoll,
+/// but without an app. Such connections are neither limited nor counted.
+pub(super) fn serve_probe(lane: &Rc<Lane>, socket: Socket) {
+    let idle_max = lane.http().idle_timeout;
+    lane.client_tasks().spawn_local(async move {
+        let service = service_fn(|_request| async {
+            let mut response = Response::new(ResponseBody::Own(OwnBody::empty(), None));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            Ok::<_, Infallible>(response)
+        });
+        let mut builder = Builder::new();
+        builder.header_read_timeout(None);
+        let serving = builder.serve_connection(TokioIo::new(socket), service);
+        match tokio::time::timeout(idle_max, serving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "probe connection ended"),
+            Err(_elapsed) => tracing::debug!("probe connection was idle for too long"),
+        }
+    });
+}

@@ -1,0 +1,103 @@
+//! The account of one request: opened when its head is whole, closed by drop, whatever happens.
+
+use super::lane::Lane;
+use super::progress::Progress;
+use super::refusal::Refusal;
+use super::tally;
+use hyper::StatusCode;
+use std::rc::Rc;
+use tokio::time::Instant;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The client left, or nothing else was said.
+    Unfinished,
+    Whole,
+    Lost(&'static str),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    lane: Rc<Lane>,
+    progress: Rc<Progress>,
+    started: Instant,
+    status: Option<StatusCode>,
+    outcome: Outcome,
+}
+
+impl Exchange {
+    /// The head is whole.
+    pub(super) fn begin(lane: &Rc<Lane>, progress: &Rc<Progress>) -> Self {
+        progress.request_begins();
+        lane.request_begins();
+        Self {
+            lane: Rc::clone(lane),
+            progress: Rc::clone(progress),
+            started: Instant::now(),
+            status: None,
+            outcome: Outcome::Unfinished,
+        }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Our own answer; it is counted as soon as it is decided, and it is always whole.
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        self.status = Some(refusal.status());
+        self.outcome = Outcome::Whole;
+        let mut counters = self.lane.counters();
+        tally::count(&mut counters.refusals, refusal.cause());
+        if let Some(cause) = refusal.lost() {
+            tally::count(&mut counters.lost, cause);
+        }
+        drop(counters);
+        tracing::debug!(cause = refusal.cause(), blame = ?refusal.blame(), "request refused");
+    }
+
+    /// The response was taken to its end.
+    pub(super) fn is_whole(&mut self) {
+        if self.outcome == Outcome::Unfinished {
+            self.outcome = Outcome::Whole;
+        }
+    }
+
+    pub(super) fn is_cut(&mut self) {
+        self.outcome = Outcome::Lost("cut");
+    }
+
+    pub(super) fn app_died_mid_response(&mut self, error: &hyper::Error) {
+        tracing::debug!(%error, "the app's response broke off");
+        self.outcome = Outcome::Lost("app_died_mid_response");
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.progress.response_ends(now);
+        self.lane.request_ends();
+        let mut counters = self.lane.counters();
+        match (self.outcome, self.status) {
+            (Outcome::Whole, Some(status)) => {
+                let took = now.duration_since(self.started);
+                tally::finished(&mut counters, status.as_u16(), took);
+            }
+            (Outcome::Lost(cause), status) => {
+                tally::count(&mut counters.lost, cause);
+                if let Some(status) = status {
+                    // The client was answered so far; what is lost is a part of all.
+                    let took = now.duration_since(self.started);
+                    tally::finished(&mut counters, status.as_u16(), took);
+                }
+            }
+            (Outcome::Whole | Outcome::Unfinished, _) => {}
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What the app learns about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239), `X-Request-Id`.
+//!
+//! What an untrusted client says about itself in these fields never reaches the app.
+
+use super::stream::Peer;
+use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST_SEEN: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Set on requests and on their responses.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// We do not set these, but apps believe them.
+const OTHERS: [HeaderName; 6] = [
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// One client connection, as these fields describe it; made once per connection.
+#[derive(Debug)]
+pub(super) struct Origin {
+    is_trusted: bool,
+    /// None for a unix peer, which has no address.
+    address: Option<HeaderValue>,
+    /// `for=` of RFC 7239 section 6.
+    node: String,
+}
+
+impl Origin {
+    pub(super) fn new(peer: Peer, trusted: &[IpNet]) -> Self {
+        match peer {
+            Peer::Local => Self {
+                is_trusted: true,
+                address: None,
+                node: "unknown".to_owned(),
+            },
+            Peer::Ip(ip) => Self {
+                is_trusted: trusted.iter().any(|net| net.contains(&ip)),
+                address: HeaderValue::from_str(&ip.to_string()).ok(),
+                node: match ip {
+                    IpAddr::V4(ip) => ip.to_string(),
+                    IpAddr::V6(ip) => format!("\"[{ip}]\""),
+                },
+            },
+        }
+    }
+
+    /// Sets the fields on their way to the app. `Host` must be settled already.
+    pub(super) fn describe(&self, headers: &mut HeaderMap) {
+        remove_lookalikes(headers);
+        if !self.is_trusted {
+            for name in OTHERS {
+                headers.remove(name);
+            }
+        }
+        self.extend_forwarded(headers);
+        self.extend_for(headers);
+        if !(self.is_trusted && headers.contains_key(PROTO)) {
+            headers.insert(PROTO, HeaderValue::from_static("http"));
+        }
+        if !(self.is_trusted && headers.contains_key(HOST_SEEN)) {
+            match headers.get(HOST).cloned() {
+                Some(host) => drop(headers.insert(HOST_SEEN, host)),
+                None => drop(headers.remove(HOST_SEEN)),
+            }
+        }
+    }
+
+    fn extend_for(&self, headers: &mut HeaderMap) {
+        let Some(address) = &self.address else {
+            return;
+        };
+        let before = if self.is_trusted {
+            joined(headers, &FOR)
+        } else {
+            None
+        };
+        let value = match before {
+            None => Ok(address.clone()),
+            Some(mut list) => {
+                list.extend_from_slice(b", ");
+                list.extend_from_slice(address.as_bytes());
+                HeaderValue::from_bytes(&list)
+            }
+        };
+        if let Ok(value) = value {
+            headers.insert(FOR, value);
+        }
+    }
+
+    fn extend_forwarded(&self, headers: &mut HeaderMap) {
+        let before = if self.is_trusted {
+            joined(headers, &FORWARDED)
+        } else {
+            None
+        };
+        let mut value = before.map_or_else(Vec::new, |mut list| {
+            list.extend_from_slice(b", ");
+            list
+        });
+        value.extend_from_slice(b"for=");
+        value.extend_from_slice(self.node.as_bytes());
+        // A Host that passed head::prepare_request has no quote and no backslash in it.
+        if let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()) {
+            value.extend_from_slice(b";host=\"");
+            value.extend_from_slice(host.as_bytes());
+            value.push(b'"');
+        }
+        value.extend_from_slice(b";proto=http");
+        match HeaderValue::from_bytes(&value) {
+            Ok(value) => drop(headers.insert(FORWARDED, value)),
+            Err(_invalid) => drop(headers.remove(FORWARDED)),
+        }
+    }
+
+    /// The request's id: its own if it may have one, else a new one.
+    pub(super) fn request_id(&self, headers: &mut HeaderMap, ids: &RequestIds) -> HeaderValue {
+        let own = headers
+            .get(REQUEST_ID)
+            .filter(|id| self.is_trusted && is_sane_id(id));
+        if let Some(own) = own {
+            return own.clone();
+        }
+        let id = ids.next();
+        headers.insert(REQUEST_ID, id.clone());
+        id
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut values = headers.get_all(name).iter();
+    let mut list = values.next()?.as_bytes().to_vec();
+    for value in values {
+        list.extend_from_slice(b", ");
+        list.extend_from_slice(value.as_bytes());
+    }
+    Some(list)
+}
+
+/// CGI and its heirs (WSGI, Rack, PHP) cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    let is_lookalike = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && {
+            let meant = name.replace('_', "-");
+            meant.starts_with("x-forwarded-") || matches!(&*meant, "x-real-ip" | "x-request-id")
+        }
+    };
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_lookalike(name))
+        .cloned()
+        .collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+fn is_sane_id(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
+}
+
+/// Makes ids that are unique without asking anyone: random at the birth of the lane, then counted.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    prefix: u64,
+    count: Cell<u32>,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        // The one source of randomness in std: keys of the process from the kernel, and another
+        // value for each state. Ids are names, not secrets.
+        Self {
+            prefix: RandomState::new().hash_one("request id"),
+            count: Cell::new(0),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.get();
+        self.count.set(count.wrapping_add(1));
+        let id = format!("{:016x}{count:08x}", self.prefix);
+        HeaderValue::from_maybe_shared(hyper::body::Bytes::from(id))
+            .unwrap_or_else(|_invalid| HeaderValue::from(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn origin(ip: &str, trusted: &str) -> Origin {
+        Origin::new(Peer::Ip(ip.parse().unwrap()), &[trusted.parse().unwrap()])
+    }
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn what_a_stranger_says_about_itself_is_replaced() {
+        let mut headers = headers(&[
+            ("host", "example.org"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+        ]);
+        origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
+        assert_eq!(headers[FOR], "192.0.2.7");
+        assert_eq!(headers[PROTO], "http");
+        assert_eq!(headers[HOST_SEEN], "example.org");
+        assert_eq!(
+            headers[FORWARDED],
+            "for=192.0.2.7;host=\"example.org\";proto=http"
+        );
+        assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_extended() {
+        let mut headers = headers(&[
+            ("host", "inner"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-for", "192.0.2.8"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "example.org"),
+            ("forwarded", "for=192.0.2.7;proto=https"),
+        ]);
+        origin("10.1.2.3", "10.0.0.0/8").describe(&mut headers);
+        assert_eq!(headers[FOR], "192.0.2.7, 192.0.2.8, 10.1.2.3");
+        assert_eq!(headers[PROTO], "https");
+        assert_eq!(headers[HOST_SEEN], "example.org");
+        let forwarded = "for=192.0.2.7;proto=https, for=10.1.2.3;host=\"inner\";proto=http";
+        assert_eq!(headers[FORWARDED], forwarded);
+    }
+
+    #[test]
+    fn a_v6_address_is_quoted_and_a_unix_peer_is_trusted_and_unknown() {
+        let mut six = headers(&[("host", "a")]);
+        origin("2001:db8::1", "10.0.0.0/8").describe(&mut six);
+        assert_eq!(
+            six[FORWARDED],
+            "for=\"[2001:db8::1]\";host=\"a\";proto=http"
+        );
+        let mut local = headers(&[("host", "a"), ("x-forwarded-for", "192.0.2.7")]);
+        Origin::new(Peer::Local, &[]).describe(&mut local);
+        assert_eq!(local[FOR], "192.0.2.7");
+        assert_eq!(local[FORWARDED], "for=unknown;host=\"a\";proto=http");
+    }
+
+    #[test]
+    fn a_request_id_is_kept_only_from_those_we_trust_and_only_if_sane() {
+        let ids = RequestIds::new();
+        let trusted = origin("10.1.2.3", "10.0.0.0/8");
+        let stranger = origin("192.0.2.7", "10.0.0.0/8");
+        let given = || headers(&[("x-request-id", "abc-1")]);
+        assert_eq!(trusted.request_id(&mut given(), &ids), "abc-1");
+        assert_ne!(stranger.request_id(&mut given(), &ids), "abc-1");
+        let mut odd = headers(&[("x-request-id", "a b\"c")]);
+        let made = trusted.request_id(&mut odd, &ids);
+        assert_eq!(odd[REQUEST_ID], made);
+        assert_ne!(made, ids.next());
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_of_a_stranger_reaches_the_app(value in "[ -~]{0,60}") {
+            let mut headers = headers(&[("host", "a"), ("x-forwarded-for", &value), ("forwarded", &value)]);
+            origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
+            prop_assert_eq!(&headers[FOR], "192.0.2.7");
+            prop_assert_eq!(&headers[FORWARDED], "for=192.0.2.7;host=\"a\";proto=http");
+        }
+    }
+}

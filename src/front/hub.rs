@@ -1,0 +1,387 @@
+//! The main thread of a front: between the link and the lanes, and between fronts.
+//!
+//! It touches no request. Everything that it waits for is in one place, [`Hub::next_turn`], and
+//! nothing there can block anything else there.
+
+mod states;
+mod wires;
+
+use super::FrontError;
+use super::lane::{Event, LaneState, LaneThread, Mode, Order};
+use super::outbox::Outbox;
+use super::parcel::{Outgoing, Parked};
+use crate::link::seqpacket::Seqpacket;
+use crate::link::{
+    Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
+};
+use rustix::io::Errno;
+use states::{States, superseded};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
+use wires::{end_workers, order, receive, receive_parcel, say, send_parcel};
+
+/// Between two reports while something changes.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The kernel limits fds in flight per user (unix(7), ETOOMANYREFS): they become fewer as the
+/// other end reads, and nobody tells us.
+const FLIGHT_DELAY: Duration = Duration::from_millis(20);
+
+enum Turn {
+    Said(Result<(ToFront, Vec<OwnedFd>), LinkError>),
+    Sent(FromFront, Result<(), LinkError>),
+    Event(Event),
+    Tick,
+    Parcel(io::Result<()>),
+    InheritEnded,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Hub {
+    /// None when the keeper is gone.
+    link: Option<FrontEnd>,
+    lanes: Vec<LaneThread>,
+    /// The latest of each lane.
+    states: States,
+    /// Connections given to each lane; a lane that adopted fewer has some on the way.
+    given: Vec<u64>,
+    events: mpsc::Sender<Event>,
+    events_received: mpsc::Receiver<Event>,
+    outbox: Outbox,
+    outgoing: Option<Outgoing>,
+    /// Parcels that are being received.
+    inherits: JoinSet<()>,
+    cell: Option<Arc<CellOrder>>,
+    /// Given to the lanes, and not yet served from by all.
+    unacknowledged: VecDeque<u64>,
+    is_ready: bool,
+    mode: Mode,
+    /// Number of the last [`Order::Tell`].
+    told: u64,
+    /// The keeper asked, and waits for states as new as this.
+    asked: Option<u64>,
+    reported: Report,
+    /// Whose turn it is to get a connection.
+    turn: usize,
+    tick: Interval,
+    settings: FrontSettings,
+}
+
+impl Hub {
+    pub(super) fn new(
+        link: OwnedFd,
+        lanes: Vec<LaneThread>,
+        events: mpsc::Sender<Event>,
+        events_received: mpsc::Receiver<Event>,
+        settings: FrontSettings,
+    ) -> Result<Self, FrontError> {
+        let mut tick = tokio::time::interval(REPORT_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            link: Some(FrontEnd::new(link).map_err(FrontError::Link)?),
+            states: States::new(lanes.len()),
+            given: vec![0; lanes.len()],
+            lanes,
+            events,
+            events_received,
+            outbox: Outbox::default(),
+            outgoing: None,
+            inherits: JoinSet::new(),
+            cell: None,
+            unacknowledged: VecDeque::new(),
+            is_ready: false,
+            mode: Mode::Serving,
+            told: 0,
+            asked: None,
+            reported: Report::default(),
+            turn: 0,
+            tick,
+            settings,
+        })
+    }
+
+    /// Until the keeper or the last connection ends it.
+    pub(super) async fn run(mut self) -> Result<(), FrontError> {
+        tracing::debug!(front = %self.settings.id, lanes = self.lanes.len(), "front starts");
+        let why = loop {
+            if self.is_empty() {
+                break "no connection is left";
+            }
+            if let Some(number) = self.lanes.iter().position(|lane| lane.thread.is_finished()) {
+                return Err(FrontError::LaneEnded(number));
+            }
+            let turn = self.next_turn().await;
+            if let ControlFlow::Break(why) = self.take(turn).await {
+                break why;
+            }
+        };
+        self.say_last_words();
+        tracing::debug!(front = %self.settings.id, why, "front ends");
+        self.end_lanes();
+        Ok(())
+    }
+
+    /// Every branch is cancel-safe: the link and the parcel send whole messages or none.
+    async fn next_turn(&mut self) -> Turn {
+        let message = self.outbox.message(|| self.states.total());
+        tokio::select! {
+            said = receive(self.link.as_ref()) => Turn::Said(said),
+            (message, sent) = say(self.link.as_ref(), message) => Turn::Sent(message, sent),
+            Some(event) = self.events_received.recv() => Turn::Event(event),
+            sent = send_parcel(self.outgoing.as_mut()) => Turn::Parcel(sent),
+            Some(_) = self.inherits.join_next() => Turn::InheritEnded,
+            _ = self.tick.tick() => Turn::Tick,
+        }
+    }
+
+    async fn take(&mut self, turn: Turn) -> ControlFlow<&'static str> {
+        match turn {
+            Turn::Said(Ok((message, fds))) => return self.obey(message, fds).await,
+            Turn::Said(Err(error)) | Turn::Sent(_, Err(error)) => return self.link_failed(&error),
+            Turn::Sent(message, Ok(())) => {
+                self.outbox.sent(&message);
+                if let FromFront::Report(report) = message {
+                    self.reported = report;
+                }
+            }
+            Turn::Event(Event::State(state)) => self.hear(state),
+            Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
+            Turn::Event(Event::Inherited(parked)) => self.share(parked).await,
+            Turn::Tick => self.ask_lanes_at_tick().await,
+            Turn::Parcel(Ok(())) | Turn::InheritEnded => {}
+            Turn::Parcel(Err(error)) => self.parcel_failed(&error).await,
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn obey(&mut self, message: ToFront, fds: Vec<OwnedFd>) -> ControlFlow<&'static str> {
+        match message {
+            ToFront::Hello => {
+                if self.is_ready && self.mode == Mode::Serving {
+                    self.outbox.owe_ready();
+                }
+                self.ask_lanes_for_the_keeper().await;
+            }
+            ToFront::Ask => self.ask_lanes_for_the_keeper().await,
+            ToFront::Serve(cell) => self.serve(cell).await,
+            ToFront::Cut { generation } => self.order_all(|| Order::Cut(generation)).await,
+            ToFront::Inherit => self.inherit(fds),
+            ToFront::Retire => self.retire(fds).await,
+            ToFront::Drain => self.become_mode(Mode::Draining).await,
+            ToFront::End => return ControlFlow::Break("the keeper says so"),
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn serve(&mut self, cell: CellOrder) {
+        let newest = self.cell.as_ref().map_or(0, |cell| cell.seq);
+        if cell.seq < newest {
+            tracing::warn!(seq = cell.seq, newest, "a cell older than ours is ignored");
+            return;
+        }
+        let cell = Arc::new(cell);
+        self.unacknowledged.push_back(cell.seq);
+        self.cell = Some(Arc::clone(&cell));
+        self.order_all(|| Order::Serve(Arc::clone(&cell))).await;
+    }
+
+    /// Starts to receive a parcel.
+    fn inherit(&mut self, fds: Vec<OwnedFd>) {
+        let socket = fds.into_iter().next().map(Seqpacket::new);
+        match socket {
+            Some(Ok(socket)) => drop(
+                self.inherits
+                    .spawn(receive_parcel(socket, self.events.clone())),
+            ),
+            Some(Err(error)) => {
+                tracing::error!(%error, "cannot inherit connections, continuing: {error}");
+            }
+            None => tracing::error!("Inherit came without its fd, continuing"),
+        }
+    }
+
+    async fn retire(&mut self, fds: Vec<OwnedFd>) {
+        match fds.into_iter().next().map(Outgoing::new) {
+            Some(Ok(mut outgoing)) => {
+                for parked in self
+                    .outgoing
+                    .take()
+                    .into_iter()
+                    .flat_map(Outgoing::into_rest)
+                {
+                    outgoing.push(parked);
+                }
+                self.outgoing = Some(outgoing);
+                self.become_mode(Mode::Retiring).await;
+            }
+            Some(Err(error)) => tracing::error!(%error, "cannot retire, serving on: {error}"),
+            None => tracing::error!("Retire came without its fd, serving on"),
+        }
+    }
+
+    async fn become_mode(&mut self, mode: Mode) {
+        tracing::debug!(front = %self.settings.id, ?mode, "front changes");
+        self.mode = mode;
+        self.order_all(|| Order::Become(mode)).await;
+    }
+
+    /// To the next front, or back to a lane when there is none any more.
+    async fn pass(&mut self, parked: Parked) {
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.push(parked),
+            None => self.share(vec![parked]).await,
+        }
+    }
+
+    async fn parcel_failed(&mut self, error: &io::Error) {
+        let errno = Errno::from_io_error(error);
+        if errno
+            .is_some_and(|errno| [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM].contains(&errno))
+        {
+            tracing::debug!(%error, retry = ?FLIGHT_DELAY, "too many connections in flight");
+            tokio::time::sleep(FLIGHT_DELAY).await;
+            return;
+        }
+        tracing::error!(%error, "the next front takes no connections, serving them here: {error}");
+        let rest = self
+            .outgoing
+            .take()
+            .map_or_else(VecDeque::new, Outgoing::into_rest);
+        self.become_mode(Mode::Stranded).await;
+        self.share(rest.into()).await;
+    }
+
+    /// Gives connections to the lanes in turn.
+    async fn share(&mut self, parked: Vec<Parked>) {
+        let lanes = self.lanes.len();
+        let mut shares: Vec<Vec<Parked>> = (0..lanes).map(|_| Vec::new()).collect();
+        for one in parked {
+            let lane = self.turn.checked_rem(lanes).unwrap_or(0);
+            self.turn = lane.wrapping_add(1);
+            if let Some(share) = shares.get_mut(lane) {
+                share.push(one);
+            }
+        }
+        for ((lane, given), share) in self.lanes.iter().zip(&mut self.given).zip(shares) {
+            if share.is_empty() {
+                continue;
+            }
+            *given = given.saturating_add(u64::try_from(share.len()).unwrap_or(0));
+            order(lane, Order::Adopt(share)).await;
+        }
+    }
+
+    async fn order_all(&self, make: impl Fn() -> Order) {
+        for lane in &self.lanes {
+            order(lane, make()).await;
+        }
+    }
+
+    async fn ask_lanes(&mut self) {
+        self.told = self.told.wrapping_add(1);
+        let told = self.told;
+        self.order_all(|| Order::Tell(told)).await;
+    }
+
+    async fn ask_lanes_for_the_keeper(&mut self) {
+        self.ask_lanes().await;
+        self.asked = Some(self.told);
+    }
+
+    async fn ask_lanes_at_tick(&mut self) {
+        if self.asked.take().is_some() {
+            // A lane is slow to tell: the keeper gets what we have.
+            self.outbox.owe_report();
+        }
+        // One question under way at a time, so that a hung lane is not buried in them.
+        if self.states.have_told(self.told) {
+            self.ask_lanes().await;
+        }
+    }
+
+    fn hear(&mut self, state: LaneState) {
+        let before = self.states.total();
+        let had_told = self.states.have_told(self.told);
+        self.states.put(state);
+        let is_an_answer = !had_told && self.states.have_told(self.told);
+        let now = self.states.total();
+        if !self.is_ready && self.states.are_known() {
+            self.is_ready = true;
+            self.outbox.owe_ready();
+        }
+        while let Some(seq) = self.unacknowledged.pop_front_if(|seq| *seq <= now.seq) {
+            self.outbox.owe_acknowledged(seq);
+            self.outbox.owe_report();
+        }
+        let cell = self.cell.as_deref();
+        let has_drained = superseded(cell, &before)
+            .difference(&superseded(cell, &now))
+            .next()
+            .is_some();
+        let was_asked = is_an_answer && self.asked.take().is_some();
+        if has_drained || was_asked || (is_an_answer && now != self.reported) {
+            self.outbox.owe_report();
+        }
+    }
+
+    /// Nothing is here any more, and nothing is on its way.
+    fn is_empty(&self) -> bool {
+        let is_ending = match self.mode {
+            Mode::Serving => false,
+            Mode::Retiring | Mode::Stranded | Mode::Draining => true,
+        };
+        is_ending
+            && self.outgoing.as_ref().is_none_or(Outgoing::is_empty)
+            && self.inherits.is_empty()
+            && self.events_received.is_empty()
+            && self.states.are_empty(self.mode, &self.given)
+    }
+
+    fn link_failed(&mut self, error: &LinkError) -> ControlFlow<&'static str> {
+        match error {
+            LinkError::Version(_) | LinkError::Malformed(_) => {
+                tracing::warn!(%error, "a message of the keeper is ignored: {error}");
+                return ControlFlow::Continue(());
+            }
+            LinkError::Ended | LinkError::Socket(_) => self.link = None,
+        }
+        match self.settings.orphaned {
+            Orphaned::ServeOn => {
+                tracing::warn!(%error, "the keeper is gone for good, serving on: {error}");
+                ControlFlow::Continue(())
+            }
+            Orphaned::EndAll => {
+                tracing::error!(%error, "the keeper is gone, ending the app and this front: {error}");
+                end_workers(self.cell.as_deref());
+                ControlFlow::Break("the keeper is gone")
+            }
+        }
+    }
+
+    /// The counters of the last second, if the link has room.
+    fn say_last_words(&self) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        if let Err(error) = link.try_send(&FromFront::Report(self.states.total()), &[]) {
+            tracing::debug!(%error, "the keeper gets no last report");
+        }
+    }
+
+    fn end_lanes(self) {
+        for LaneThread { orders, thread } in self.lanes {
+            drop(orders);
+            if thread.join().is_err() {
+                tracing::error!("a lane ended badly");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The ends of what the main thread is connected to; those that are not there are pending forever.
+
+use super::super::lane::{Event, LaneThread, Order};
+use super::super::parcel::{self, Outgoing};
+use crate::link::seqpacket::Seqpacket;
+use crate::link::{Cell, FromFront, FrontEnd, LinkError, Target, ToFront};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::sync::mpsc;
+
+pub(super) async fn order(lane: &LaneThread, order: Order) {
+    if lane.orders.send(order).await.is_err() {
+        tracing::error!("a lane takes no orders any more");
+    }
+}
+
+pub(super) async fn receive(link: Option<&FrontEnd>) -> Result<(ToFront, Vec<OwnedFd>), LinkError> {
+    match link {
+        Some(link) => link.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn say(
+    link: Option<&FrontEnd>,
+    message: Option<FromFront>,
+) -> (FromFront, Result<(), LinkError>) {
+    match (link, message) {
+        (Some(link), Some(message)) => {
+            let sent = link.send(&message, &[]).await;
+            (message, sent)
+        }
+        (None, _) | (_, None) => std::future::pending().await,
+    }
+}
+
+pub(super) async fn send_parcel(outgoing: Option<&mut Outgoing>) -> io::Result<()> {
+    match outgoing {
+        Some(outgoing) => outgoing.send().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn receive_parcel(socket: Seqpacket, events: mpsc::Sender<Event>) {
+    loop {
+        let message = match socket.receive().await {
+            Ok(message) if message.bytes.is_empty() => return,
+            Ok(message) => message,
+            Err(error) => {
+                return tracing::warn!(%error, "a parcel ended badly, continuing: {error}");
+            }
+        };
+        match parcel::unpack(message) {
+            Ok(parked) => {
+                if events.send(Event::Inherited(parked)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connections of a parcel were closed, continuing: {error}");
+            }
+        }
+    }
+}
+
+/// Ends the process groups of the workers in `cell`.
+pub(super) fn end_workers(cell: Option<&Cell>) {
+    let backends = match cell.map(|cell| &cell.target) {
+        Some(Target::Live { backends, .. }) => backends.as_slice(),
+        Some(Target::Hold | Target::Refuse) | None => &[],
+    };
+    for backend in backends {
+        let group = i32::try_from(backend.pid).ok().and_then(Pid::from_raw);
+        // Group 1 would be everything: kill(2).
+        let Some(group) = group.filter(|group| *group != Pid::INIT) else {
+            continue;
+        };
+        if let Err(error) = kill_process_group(group, Signal::KILL) {
+            tracing::warn!(%error, pid = backend.pid, "cannot end a worker, continuing: {error}");
+        }
+    }
+}

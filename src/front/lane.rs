@@ -1,0 +1,394 @@
+//! A lane: one thread with its own runtime, accept, live cell, pool and counters.
+//!
+//! The main thread gives orders, the lane tells its whole state. A lane always takes the next
+//! order, even when the main thread is slow to hear what it has to tell.
+
+mod thread;
+
+pub(super) use thread::LaneThread;
+
+use super::connection;
+use super::forwarded::RequestIds;
+use super::live::Live;
+use super::parcel::Parked;
+use super::progress::Progress;
+use super::tally;
+use crate::config::HttpConfig;
+use crate::id::GenerationId;
+use crate::link::{Cell as CellOrder, Counters, FrontSettings, Report};
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// What a lane does with its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Accept and serve.
+    Serving,
+    /// Send them to the next front when they are idle.
+    Retiring,
+    /// The next front is gone: serve those that are here, accept none.
+    Stranded,
+    /// Close them when they are idle.
+    Draining,
+}
+
+/// Main thread → lane.
+#[derive(Debug)]
+pub(super) enum Order {
+    Serve(Arc<CellOrder>),
+    Cut(GenerationId),
+    /// Serve these as if accepted.
+    Adopt(Vec<Parked>),
+    Become(Mode),
+    /// Tell the state, with this number.
+    Tell(u64),
+}
+
+/// Lane → main thread.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and they are moved once or twice"
+)]
+pub(super) enum Event {
+    State(LaneState),
+    /// Taken out of hyper, for the next front.
+    Parked(Parked),
+    /// From an older front, for the lanes to share; sent by the main thread to itself.
+    Inherited(Vec<Parked>),
+}
+
+/// All that there is to know about a lane.
+#[derive(Debug)]
+pub(super) struct LaneState {
+    pub(super) lane: usize,
+    /// The last [`Order::Tell`].
+    pub(super) told: u64,
+    /// Connections taken from [`Order::Adopt`].
+    pub(super) adopted: u64,
+    pub(super) mode: Mode,
+    pub(super) report: Report,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lane {
+    number: usize,
+    http: HttpConfig,
+    connections_max: u64,
+    held_max: u64,
+    live: Rc<Live>,
+    counters: RefCell<Counters>,
+    mode: Cell<Mode>,
+    mode_since: Cell<Instant>,
+    told: Cell<u64>,
+    adopted: Cell<u64>,
+    in_flight: Cell<u64>,
+    held: Cell<u64>,
+    /// By number, so that a cut or another mode can wake them.
+    connections: RefCell<BTreeMap<u64, Weak<Progress>>>,
+    connections_ever: Cell<u64>,
+    /// Those of them that are tunnels, so that a swap can wake them.
+    tunnels: RefCell<BTreeMap<u64, Weak<Progress>>>,
+    /// A connection ended.
+    room: Notify,
+    /// The main thread should hear of this.
+    news: Rc<Notify>,
+    events: mpsc::Sender<Event>,
+    request_ids: RequestIds,
+    app_tasks: TaskTracker,
+    client_tasks: TaskTracker,
+}
+
+impl Lane {
+    fn new(
+        number: usize,
+        lanes: usize,
+        settings: &FrontSettings,
+        events: mpsc::Sender<Event>,
+    ) -> Rc<Self> {
+        let news = Rc::new(Notify::new());
+        let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
+        let http = settings.http.clone();
+        Rc::new(Self {
+            number,
+            connections_max: u64::from(http.connections_max).div_ceil(lanes),
+            held_max: u64::from(http.held_max).div_ceil(lanes),
+            http,
+            live: Live::new(number, Rc::clone(&news)),
+            counters: RefCell::new(tally::fresh()),
+            mode: Cell::new(Mode::Serving),
+            mode_since: Cell::new(Instant::now()),
+            told: Cell::new(0),
+            adopted: Cell::new(0),
+            in_flight: Cell::new(0),
+            held: Cell::new(0),
+            connections: RefCell::default(),
+            connections_ever: Cell::new(0),
+            tunnels: RefCell::default(),
+            room: Notify::new(),
+            news,
+            events,
+            request_ids: RequestIds::new(),
+            app_tasks: TaskTracker::new(),
+            client_tasks: TaskTracker::new(),
+        })
+    }
+
+    pub(super) fn http(&self) -> &HttpConfig {
+        &self.http
+    }
+
+    pub(super) fn live(&self) -> &Rc<Live> {
+        &self.live
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+
+    /// The mode, and since when.
+    pub(super) fn mode_since(&self) -> (Mode, Instant) {
+        (self.mode.get(), self.mode_since.get())
+    }
+
+    pub(super) fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
+    }
+
+    /// Owns the connections to the app.
+    pub(super) fn app_tasks(&self) -> &TaskTracker {
+        &self.app_tasks
+    }
+
+    /// Owns the connections of clients.
+    pub(super) fn client_tasks(&self) -> &TaskTracker {
+        &self.client_tasks
+    }
+
+    /// Never held over an await.
+    pub(super) fn counters(&self) -> RefMut<'_, Counters> {
+        self.counters.borrow_mut()
+    }
+
+    pub(super) fn counts_a_retry(&self) {
+        let mut counters = self.counters();
+        counters.retries = counters.retries.saturating_add(1);
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_add(1));
+    }
+
+    pub(super) fn request_ends(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    /// A place among the held requests, unless all are taken. `again`: it was counted before.
+    pub(super) fn hold(self: &Rc<Self>, again: bool) -> Option<Held> {
+        if self.held.get() >= self.held_max {
+            return None;
+        }
+        self.held.set(self.held.get().saturating_add(1));
+        if !again {
+            let mut counters = self.counters();
+            counters.held = counters.held.saturating_add(1);
+        }
+        Some(Held {
+            lane: Rc::clone(self),
+        })
+    }
+
+    fn next_number(&self) -> u64 {
+        let number = self.connections_ever.get();
+        self.connections_ever.set(number.wrapping_add(1));
+        number
+    }
+
+    /// Puts a connection among the tunnels, until the guard drops.
+    pub(super) fn enter_tunnel(self: &Rc<Self>, progress: &Rc<Progress>) -> Tunneled {
+        let number = self.next_number();
+        self.tunnels
+            .borrow_mut()
+            .insert(number, Rc::downgrade(progress));
+        Tunneled {
+            lane: Rc::clone(self),
+            number,
+        }
+    }
+
+    /// Puts a connection among those that can be woken, until the guard drops.
+    pub(super) fn enter(self: &Rc<Self>, progress: &Rc<Progress>) -> Entered {
+        let number = self.next_number();
+        self.connections
+            .borrow_mut()
+            .insert(number, Rc::downgrade(progress));
+        Entered {
+            lane: Rc::clone(self),
+            number,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.open_connections() >= self.connections_max
+    }
+
+    /// Notified when a connection ended.
+    pub(super) fn room(&self) -> &Notify {
+        &self.room
+    }
+
+    fn open_connections(&self) -> u64 {
+        u64::try_from(self.connections.borrow().len()).unwrap_or(u64::MAX)
+    }
+
+    /// Hands a connection over to the main thread; waits while it has too many to send.
+    pub(super) async fn park(&self, parked: Parked) {
+        if self.events.send(Event::Parked(parked)).await.is_err() {
+            tracing::debug!("the front ends, a parked connection goes with it");
+        }
+    }
+
+    fn wake_all(&self) {
+        wake(&self.connections.borrow());
+    }
+
+    fn serve(&self, cell: &CellOrder) {
+        self.live.serve(cell);
+        // Those of a generation that left the cell have a limit now.
+        wake(&self.tunnels.borrow());
+    }
+
+    fn obey(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::Serve(cell) => self.serve(&cell),
+            Order::Cut(generation) => self.cut(generation),
+            Order::Adopt(parked) => self.adopt(parked),
+            Order::Become(mode) => {
+                self.mode.set(mode);
+                self.mode_since.set(Instant::now());
+                self.wake_all();
+            }
+            Order::Tell(number) => {
+                self.told.set(number);
+                self.live.expire_idle();
+            }
+        }
+        self.news.notify_one();
+    }
+
+    fn cut(&self, generation: GenerationId) {
+        let leases = self.live.cut(generation);
+        if leases > 0 {
+            tracing::warn!(%generation, leases, lane = self.number, why = "drain limit passed", "{generation}: {leases} requests cut, they ran past the drain limit");
+        }
+        self.wake_all();
+    }
+
+    fn adopt(self: &Rc<Self>, parked: Vec<Parked>) {
+        for one in parked {
+            self.adopted.set(self.adopted.get().saturating_add(1));
+            connection::serve_parked(self, one);
+        }
+    }
+
+    fn state(&self) -> LaneState {
+        LaneState {
+            lane: self.number,
+            told: self.told.get(),
+            adopted: self.adopted.get(),
+            mode: self.mode.get(),
+            report: Report {
+                seq: self.live.seq(),
+                leases: self.live.leases(),
+                connections: self.open_connections(),
+                tunnels: u64::try_from(self.tunnels.borrow().len()).unwrap_or(u64::MAX),
+                held: self.held.get(),
+                in_flight: self.in_flight.get(),
+                counters: self.counters.borrow().clone(),
+            },
+        }
+    }
+
+    /// Until the main thread lets go of the orders.
+    async fn run(self: Rc<Self>, mut orders: mpsc::Receiver<Order>, mut accepting: JoinSet<()>) {
+        self.news.notify_one();
+        let mut has_news = false;
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                () = self.news.notified(), if !has_news => has_news = true,
+                place = self.events.reserve(), if has_news => match place {
+                    Ok(place) => {
+                        has_news = false;
+                        place.send(Event::State(self.state()));
+                    }
+                    Err(_closed) => return,
+                },
+            }
+            if self.mode() != Mode::Serving && !accepting.is_empty() {
+                // Closes our copies of the listening sockets; the backlog is the next front's.
+                accepting.shutdown().await;
+            }
+        }
+    }
+}
+
+fn wake(connections: &BTreeMap<u64, Weak<Progress>>) {
+    connections
+        .values()
+        .filter_map(Weak::upgrade)
+        .for_each(|progress| progress.wake());
+}
+
+/// One held request.
+#[derive(Debug)]
+pub(super) struct Held {
+    lane: Rc<Lane>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.lane.held.set(self.lane.held.get().saturating_sub(1));
+    }
+}
+
+/// One tunnel.
+#[derive(Debug)]
+pub(super) struct Tunneled {
+    lane: Rc<Lane>,
+    number: u64,
+}
+
+impl Drop for Tunneled {
+    fn drop(&mut self) {
+        self.lane.tunnels.borrow_mut().remove(&self.number);
+    }
+}
+
+/// One open client connection.
+#[derive(Debug)]
+pub(super) struct Entered {
+    lane: Rc<Lane>,
+    number: u64,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.lane.connections.borrow_mut().remove(&self.number);
+        self.lane.room.notify_waiters();
+        if self.lane.mode() != Mode::Serving && self.lane.connections.borrow().is_empty() {
+            self.lane.news.notify_one();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The thread of a lane: its sockets, its runtime, and its orders.
+
+use super::super::FrontError;
+use super::super::accept::{self, Listener};
+use super::{Event, Lane, Order};
+use crate::link::FrontSettings;
+use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// Orders that a lane may have waiting. One that lets so many wait hangs, which the keeper learns
+/// from the probe.
+const ORDERS_MAX: usize = 256;
+
+/// A lane as the main thread sees it.
+#[derive(Debug)]
+pub(in crate::front) struct LaneThread {
+    pub(in crate::front) orders: mpsc::Sender<Order>,
+    pub(in crate::front) thread: JoinHandle<()>,
+}
+
+impl LaneThread {
+    /// One per probe socket, each with a copy of every listener.
+    pub(in crate::front) fn start_all(
+        settings: &FrontSettings,
+        listeners: &[OwnedFd],
+        probes: Vec<OwnedFd>,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Vec<Self>, FrontError> {
+        let lanes = probes.len();
+        let started = probes.into_iter().enumerate().map(|(number, probe)| {
+            let copies = copies_of(listeners)?;
+            Self::start(number, lanes, settings, (copies, probe), events)
+        });
+        started.collect()
+    }
+
+    fn start(
+        number: usize,
+        lanes: usize,
+        settings: &FrontSettings,
+        (listeners, probe): (Vec<OwnedFd>, OwnedFd),
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Self, FrontError> {
+        let (orders, orders_received) = mpsc::channel(ORDERS_MAX);
+        let (settings, events) = (settings.clone(), events.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(FrontError::Runtime)?;
+        // Registered here, so that a socket that cannot be used ends the start.
+        let entered = runtime.enter();
+        let listeners = listeners.into_iter().enumerate().map(|(number, fd)| {
+            Listener::new(fd).map_err(|source| FrontError::Listener { number, source })
+        });
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let probe = Listener::new(probe).map_err(FrontError::Runtime)?;
+        drop(entered);
+        let thread = std::thread::Builder::new()
+            .name(format!("lane-{number}"))
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, async move {
+                    let lane = Lane::new(number, lanes, &settings, events);
+                    let (accepting, probing) = accept::start(&lane, listeners, probe);
+                    lane.run(orders_received, accepting).await;
+                    drop(probing);
+                });
+            });
+        Ok(Self {
+            orders,
+            thread: thread.map_err(FrontError::Runtime)?,
+        })
+    }
+}
+
+fn copies_of(listeners: &[OwnedFd]) -> Result<Vec<OwnedFd>, FrontError> {
+    let copies = listeners.iter().enumerate().map(|(number, fd)| {
+        fd.try_clone()
+            .map_err(|source| FrontError::Listener { number, source })
+    });
+    copies.collect()
+}

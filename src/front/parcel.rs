@@ -1,0 +1,266 @@
+//! A parcel: connections on their way to the next front, as messages over a SOCK_SEQPACKET.
+//!
+//! One message: a version byte, the length of a JSON header (u32, little endian), the header, and
+//! the bytes that were read from each connection and not used, one after the other; the fds come
+//! along in the same order. The other end may be of another version of gapless: what is not
+//! understood closes the connections in it, and never guesses at where a request begins.
+
+use crate::link::seqpacket::{BYTES_MAX as MESSAGE_BYTES_MAX, FDS_MAX, Incoming, Seqpacket};
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Of the message format.
+pub(super) const VERSION: u8 = 1;
+
+/// Unused bytes of one connection that a parcel can carry.
+pub(super) const BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEADER_BYTES_MAX;
+
+/// Version, length, and JSON of [`FDS_MAX`] connections at some 20 bytes each.
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// A connection that was taken out of hyper.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) fd: OwnedFd,
+    /// Read already, and not used: the beginning of the next request.
+    pub(super) bytes: Bytes,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    connections: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    /// Length of its unused bytes.
+    bytes: usize,
+}
+
+/// A message that cannot be unpacked; the connections in it are closed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ParcelError {
+    #[error("a parcel has version {0}, this gapless understands {VERSION}")]
+    Version(u8),
+    #[error("a parcel is too short for its header")]
+    Short,
+    #[error("the header of a parcel is not understood")]
+    Header,
+    #[error("a parcel announces {announced} connections and has {fds}")]
+    Count { announced: usize, fds: usize },
+    #[error("a parcel announces other lengths than it has bytes")]
+    Lengths,
+}
+
+/// As many from the front of `queue` as fit into one message, and how many those are.
+///
+/// # Errors
+/// When the header cannot be written, which is a bug.
+pub(super) fn pack(queue: &VecDeque<Parked>) -> io::Result<(Vec<u8>, usize)> {
+    let mut bytes = 0_usize;
+    let fitting = queue.iter().take(FDS_MAX).take_while(|parked| {
+        bytes = bytes.saturating_add(parked.bytes.len());
+        bytes <= BYTES_MAX
+    });
+    let packed: Vec<&Parked> = fitting.collect();
+    let connections = packed
+        .iter()
+        .map(|parked| Entry {
+            bytes: parked.bytes.len(),
+        })
+        .collect();
+    let header = serde_json::to_vec(&Header { connections })?;
+    let length = u32::try_from(header.len()).map_err(io::Error::other)?;
+    let mut message = vec![VERSION];
+    message.extend_from_slice(&length.to_le_bytes());
+    message.extend_from_slice(&header);
+    for parked in &packed {
+        message.extend_from_slice(&parked.bytes);
+    }
+    Ok((message, packed.len()))
+}
+
+/// What [`pack`] packed.
+///
+/// # Errors
+/// The fds are closed.
+pub(super) fn unpack(message: Incoming) -> Result<Vec<Parked>, ParcelError> {
+    let mut rest = Bytes::from(message.bytes);
+    let version = *rest.first().ok_or(ParcelError::Short)?;
+    if version != VERSION {
+        return Err(ParcelError::Version(version));
+    }
+    let length = rest.get(1..5).and_then(|bytes| bytes.try_into().ok());
+    let length = u32::from_le_bytes(length.ok_or(ParcelError::Short)?);
+    let length = usize::try_from(length).map_err(|_too_long| ParcelError::Short)?;
+    let mut rest = rest.split_off(5);
+    if rest.len() < length {
+        return Err(ParcelError::Short);
+    }
+    let header = rest.split_to(length);
+    let header: Header = serde_json::from_slice(&header).map_err(|_error| ParcelError::Header)?;
+    let (announced, fds) = (header.connections.len(), message.fds.len());
+    if announced != fds {
+        return Err(ParcelError::Count { announced, fds });
+    }
+    let mut parked = Vec::with_capacity(fds);
+    for (entry, fd) in header.connections.into_iter().zip(message.fds) {
+        if rest.len() < entry.bytes {
+            return Err(ParcelError::Lengths);
+        }
+        parked.push(Parked {
+            fd,
+            bytes: rest.split_to(entry.bytes),
+        });
+    }
+    if rest.is_empty() {
+        Ok(parked)
+    } else {
+        Err(ParcelError::Lengths)
+    }
+}
+
+/// The sending end, with what waits to be sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    socket: Seqpacket,
+    queue: VecDeque<Parked>,
+    /// Of the front of the queue, and how many are in it.
+    packed: Option<(Vec<u8>, usize)>,
+}
+
+impl Outgoing {
+    /// # Errors
+    /// When the fd cannot be polled.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Seqpacket::new(socket)?,
+            queue: VecDeque::new(),
+            packed: None,
+        })
+    }
+
+    pub(super) fn push(&mut self, parked: Parked) {
+        self.queue.push_back(parked);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// What was not sent.
+    pub(super) fn into_rest(self) -> VecDeque<Parked> {
+        self.queue
+    }
+
+    /// Sends one message; pending while there is nothing to send. Cancel-safe: what was sent
+    /// leaves the queue in the same step.
+    ///
+    /// # Errors
+    /// As sendmsg(2).
+    pub(super) async fn send(&mut self) -> io::Result<()> {
+        if self.queue.is_empty() {
+            return std::future::pending().await;
+        }
+        let (message, count) = match self.packed.take() {
+            Some(packed) => packed,
+            None => pack(&self.queue)?,
+        };
+        let (message, count) = self.packed.insert((message, count));
+        let fds: Vec<BorrowedFd<'_>> = self
+            .queue
+            .iter()
+            .take(*count)
+            .map(|parked| parked.fd.as_fd())
+            .collect();
+        self.socket.send(message, &fds).await?;
+        // Closes our copies: the connections live on in the message.
+        self.queue.drain(..*count);
+        self.packed = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fd() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn parked(bytes: &[u8]) -> Parked {
+        Parked {
+            fd: fd(),
+            bytes: Bytes::copy_from_slice(bytes),
+        }
+    }
+
+    fn packed(all: &[&[u8]]) -> Incoming {
+        let queue: VecDeque<Parked> = all.iter().map(|bytes| parked(bytes)).collect();
+        let (bytes, count) = pack(&queue).unwrap();
+        Incoming {
+            bytes,
+            fds: (0..count).map(|_| fd()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        let unpacked = unpack(packed(&[b"GET / HT", b"", b"POST"])).unwrap();
+        let bytes: Vec<&[u8]> = unpacked.iter().map(|parked| &*parked.bytes).collect();
+        assert_eq!(bytes, [&b"GET / HT"[..], b"", b"POST"]);
+    }
+
+    #[test]
+    fn a_message_takes_no_more_than_it_can_hold() {
+        let large = vec![b'x'; BYTES_MAX / 2];
+        let queue: VecDeque<Parked> = (0..3).map(|_| parked(&large)).collect();
+        let (message, count) = pack(&queue).unwrap();
+        assert_eq!(count, 2);
+        assert!(message.len() <= MESSAGE_BYTES_MAX);
+        let queue: VecDeque<Parked> = (0..300).map(|_| parked(b"")).collect();
+        let (message, count) = pack(&queue).unwrap();
+        assert_eq!(count, FDS_MAX);
+        assert!(message.len() <= HEADER_BYTES_MAX);
+    }
+
+    #[test]
+    fn other_versions_and_counts_are_refused() {
+        let mut other = packed(&[b"x"]);
+        other.bytes[0] = 2;
+        assert_eq!(unpack(other).unwrap_err(), ParcelError::Version(2));
+        let mut fewer = packed(&[b"x", b"y"]);
+        fewer.fds.pop();
+        assert_eq!(
+            unpack(fewer).unwrap_err(),
+            ParcelError::Count {
+                announced: 2,
+                fds: 1
+            }
+        );
+        let mut longer = packed(&[b"x"]);
+        longer.bytes.push(b'y');
+        assert_eq!(unpack(longer).unwrap_err(), ParcelError::Lengths);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_us_fail(bytes in prop::collection::vec(any::<u8>(), 0..200), fds in 0..3_usize) {
+            let fds = (0..fds).map(|_| fd()).collect();
+            let _unpacked = unpack(Incoming { bytes, fds }).is_ok();
+        }
+
+        #[test]
+        fn a_truncated_message_is_refused(cut in 1..60_usize) {
+            let mut message = packed(&[b"GET / HTTP/1.1\r\n", b"half"]);
+            let left = message.bytes.len().saturating_sub(cut);
+            message.bytes.truncate(left);
+            prop_assert!(unpack(message).is_err());
+        }
+    }
+}

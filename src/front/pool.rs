@@ -1,0 +1,253 @@
+//! Connections of one lane to one life of a worker.
+//!
+//! A connection is used by one request at a time and comes back when its response body ended. The
+//! pool never retries and never chooses: that is the request's matter.
+
+use super::body::RequestBody;
+use super::live::Life;
+use super::stream::Socket;
+use crate::link::{Backend, Endpoint};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, Parts, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// On one machine a connect takes microseconds or waits for a full backlog.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Many app servers close a connection that was idle for 5 s (Node.js and uvicorn by default). A
+/// request that crosses such a close on its way cannot be sent again unless it is idempotent, so
+/// ours go first. With a server that closes sooner we see the close nearly always before we send.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// More idle connections than this are not worth their fds in the app.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// No connection to the app, so nothing of the request was sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("cannot connect to the app")]
+    Socket(#[source] io::Error),
+    #[error("the app accepted no connection within {CONNECT_TIMEOUT:?}")]
+    TimedOut,
+    #[error("cannot speak HTTP to the app")]
+    Handshake(#[source] hyper::Error),
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: AppConnection,
+    since: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct BackendPool {
+    backend: Backend,
+    in_flight: Cell<u32>,
+    /// Last in, first out: the rest ages and goes.
+    idle: RefCell<Vec<Idle>>,
+    is_retired: Cell<bool>,
+}
+
+impl BackendPool {
+    pub(super) fn new(backend: Backend) -> Rc<Self> {
+        Rc::new(Self {
+            backend,
+            in_flight: Cell::new(0),
+            idle: RefCell::default(),
+            is_retired: Cell::new(false),
+        })
+    }
+
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    pub(super) fn life(&self) -> Life {
+        (self.backend.slot, self.backend.life)
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    pub(super) fn enter(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_add(1));
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    /// Not in the cell any more: idle connections go now, those in use when they end.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    /// An idle connection that is worth a try.
+    pub(super) fn take_idle(&self) -> Option<AppConnection> {
+        let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
+        while let Some(Idle { connection, since }) = idle.pop() {
+            if now.duration_since(since) > IDLE_MAX {
+                // What lies below is older still.
+                idle.clear();
+                return None;
+            }
+            if connection.sender.is_ready() {
+                connection.heard.set(false);
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    pub(super) fn give_back(&self, connection: AppConnection) {
+        let mut idle = self.idle.borrow_mut();
+        if self.is_retired.get() || connection.sender.is_closed() {
+            return;
+        }
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Drops what is too old to be used; called now and then, so that the fds go too.
+    pub(super) fn expire(&self, now: Instant) {
+        self.idle
+            .borrow_mut()
+            .retain(|idle| now.duration_since(idle.since) <= IDLE_MAX);
+    }
+
+    /// A fresh connection; its task is owned by `tasks`.
+    pub(super) async fn connect(&self, tasks: &TaskTracker) -> Result<AppConnection, ConnectError> {
+        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.backend.endpoint))
+            .await
+            .map_err(|_elapsed| ConnectError::TimedOut)?
+            .map_err(ConnectError::Socket)?;
+        let heard = Rc::new(Cell::new(false));
+        let io = TokioIo::new(AppStream {
+            socket,
+            heard: Rc::clone(&heard),
+        });
+        let (sender, connection) = http1::handshake(io)
+            .await
+            .map_err(ConnectError::Handshake)?;
+        let (upgraded, upgraded_received) = oneshot::channel();
+        tasks.spawn_local(async move {
+            match connection.without_shutdown().await {
+                // Nobody waits for it, unless the app switched protocols: then this closes.
+                Ok(parts) => drop(upgraded.send(parts)),
+                Err(error) => tracing::debug!(%error, "connection to the app ended"),
+            }
+        });
+        Ok(AppConnection {
+            sender,
+            heard,
+            upgraded: upgraded_received,
+        })
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
+    match endpoint {
+        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Socket::Tcp(stream))
+        }
+    }
+}
+
+/// A connection to the app, for one request at a time.
+#[derive(Debug)]
+pub(super) struct AppConnection {
+    /// Hands requests to hyper.
+    pub(super) sender: SendRequest<RequestBody>,
+    heard: Rc<Cell<bool>>,
+    /// What is left when hyper is done with it.
+    upgraded: oneshot::Receiver<Parts<TokioIo<AppStream>>>,
+}
+
+impl AppConnection {
+    /// After a 101: the socket, and what the app said in its new protocol already. None when the
+    /// connection failed.
+    pub(super) async fn into_upgraded(self) -> Option<(Socket, Bytes)> {
+        let parts = self.upgraded.await.ok()?;
+        Some((parts.io.into_inner().socket, parts.read_buf))
+    }
+
+    /// Whether any byte came back since the request was sent.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.get()
+    }
+}
+
+/// The socket under it, which notes whether the app said anything.
+#[derive(Debug)]
+struct AppStream {
+    socket: Socket,
+    heard: Rc<Cell<bool>>,
+}
+
+impl AsyncRead for AppStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        let polled = Pin::new(&mut this.socket).poll_read(cx, into);
+        if into.filled().len() > before {
+            this.heard.set(true);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for AppStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,245 @@
+//! What one client connection is doing, and since when: the ground for its timeouts and for the
+//! question whether it can be taken out of hyper.
+//!
+//! Shared between the stream, the exchange, the bodies and the driver of a connection, all on one
+//! thread. Only stamps are written while requests run; the one timer is the driver's.
+
+use super::live::CutMark;
+use crate::config::HttpConfig;
+use std::cell::{Cell, RefCell};
+use std::task::Waker;
+use tokio::time::Instant;
+
+/// Which wait took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// `idle_timeout`
+    Idle,
+    /// `head_timeout`
+    Head,
+    /// `body_timeout`
+    Body,
+    /// `write_timeout`
+    Write,
+    /// `response_timeout`: answered by the request itself, the connection lives on.
+    App,
+}
+
+/// How far the body of the current request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// There is none, or all of it was read.
+    Whole,
+    /// Being read.
+    Open,
+    /// Nobody wants the rest: hyper drains it if it can, or closes.
+    Abandoned,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// hyper has seen bytes of this connection; what it does not need yet, it has.
+    has_read: Cell<bool>,
+    has_served: Cell<bool>,
+    /// Whether an unanswered first head may move on; not so when it is too large for a parcel.
+    may_move_unserved: bool,
+    responses_open: Cell<u32>,
+    is_flushed: Cell<bool>,
+    upload: Cell<Upload>,
+    /// Bytes came while a request was in flight: the next head may have begun.
+    has_read_ahead: Cell<bool>,
+    idle_since: Cell<Instant>,
+    head_since: Cell<Option<Instant>>,
+    read_blocked_since: Cell<Option<Instant>>,
+    write_blocked_since: Cell<Option<Instant>>,
+    app_awaited_since: Cell<Option<Instant>>,
+    /// Set while a response of the app is on its way: hyper does not poll the body of a client
+    /// that does not read, so the driver has to see the cut.
+    cut: RefCell<Option<CutMark>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Progress {
+    pub(super) fn new(may_move_unserved: bool) -> Self {
+        Self {
+            has_read: Cell::new(false),
+            has_served: Cell::new(false),
+            may_move_unserved,
+            responses_open: Cell::new(0),
+            is_flushed: Cell::new(true),
+            upload: Cell::new(Upload::Whole),
+            has_read_ahead: Cell::new(false),
+            idle_since: Cell::new(Instant::now()),
+            head_since: Cell::new(None),
+            read_blocked_since: Cell::new(None),
+            write_blocked_since: Cell::new(None),
+            app_awaited_since: Cell::new(None),
+            cut: RefCell::new(None),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// A whole head was read.
+    pub(super) fn request_begins(&self) {
+        self.has_served.set(true);
+        self.responses_open
+            .set(self.responses_open.get().saturating_add(1));
+        self.is_flushed.set(false);
+        self.head_since.set(None);
+        self.has_read_ahead.set(false);
+        self.upload.set(Upload::Whole);
+    }
+
+    /// The response body was handed to hyper to its end, or given up.
+    pub(super) fn response_ends(&self, now: Instant) {
+        self.responses_open
+            .set(self.responses_open.get().saturating_sub(1));
+        self.app_awaited_since.set(None);
+        self.cut.replace(None);
+        self.idle_since.set(now);
+        if self.has_read_ahead.get() {
+            self.head_since.set(Some(now));
+        }
+    }
+
+    pub(super) fn set_upload(&self, upload: Upload) {
+        self.upload.set(upload);
+        // The app may take the last byte of a body after its response ended: then nobody else
+        // tells the driver that the connection is idle now.
+        if upload != Upload::Open && self.responses_open.get() == 0 {
+            self.wake();
+        }
+    }
+
+    pub(super) fn upload(&self) -> Upload {
+        self.upload.get()
+    }
+
+    /// From now on the app owes an answer.
+    pub(super) fn app_is_awaited(&self) {
+        self.app_awaited_since.set(Some(Instant::now()));
+    }
+
+    /// The app took more of the request: its time begins anew.
+    pub(super) fn app_took_some(&self) {
+        if self.app_awaited_since.get().is_some() {
+            self.app_is_awaited();
+        }
+    }
+
+    pub(super) fn app_answered(&self, cut: CutMark) {
+        self.app_awaited_since.set(None);
+        self.cut.replace(Some(cut));
+    }
+
+    pub(super) fn app_is_not_awaited(&self) {
+        self.app_awaited_since.set(None);
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.borrow().as_ref().is_some_and(CutMark::is_cut)
+    }
+
+    pub(super) fn read_some(&self) {
+        self.has_read.set(true);
+        self.read_blocked_since.set(None);
+        if self.responses_open.get() > 0 {
+            if self.upload.get() != Upload::Open {
+                self.has_read_ahead.set(true);
+            }
+        } else if self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+        }
+    }
+
+    pub(super) fn read_blocked(&self) {
+        if self.read_blocked_since.get().is_none() {
+            self.read_blocked_since.set(Some(Instant::now()));
+        }
+    }
+
+    pub(super) fn wrote_some(&self) {
+        self.write_blocked_since.set(None);
+    }
+
+    pub(super) fn write_blocked(&self) {
+        if self.write_blocked_since.get().is_none() {
+            self.write_blocked_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// hyper flushes the socket only when its own buffer is empty.
+    pub(super) fn flushed(&self) {
+        if self.responses_open.get() == 0 {
+            self.is_flushed.set(true);
+        }
+    }
+
+    /// No request is in flight, everything is written, and what hyper has read is only the
+    /// beginning of a next head: the parts of the connection are the whole connection.
+    pub(super) fn is_movable(&self) -> bool {
+        self.responses_open.get() == 0
+            && self.is_flushed.get()
+            && self.upload.get() == Upload::Whole
+            && (self.has_served.get() || !self.has_read.get() || self.may_move_unserved)
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.responses_open.get() > 0 || !self.is_flushed.get()
+    }
+
+    /// Not even half a head is here.
+    pub(super) fn is_unused(&self) -> bool {
+        !self.is_in_flight() && self.head_since.get().is_none()
+    }
+
+    /// When which wait will have taken too long, as things stand.
+    pub(super) fn deadline(&self, http: &HttpConfig) -> Option<(Instant, Expiry)> {
+        let write = self
+            .write_blocked_since
+            .get()
+            .map(|at| (at + http.write_timeout, Expiry::Write));
+        let other = if self.responses_open.get() > 0 {
+            self.deadline_in_flight(http)
+        } else if let Some(since) = self.head_since.get() {
+            Some((since + http.head_timeout, Expiry::Head))
+        } else {
+            Some((self.idle_since.get() + http.idle_timeout, Expiry::Idle))
+        };
+        match (write, other) {
+            (Some(write), Some(other)) => Some(if write.0 < other.0 { write } else { other }),
+            (one, None) | (None, one) => one,
+        }
+    }
+
+    fn deadline_in_flight(&self, http: &HttpConfig) -> Option<(Instant, Expiry)> {
+        if self.upload.get() == Upload::Open
+            && let Some(since) = self.read_blocked_since.get()
+        {
+            return Some((since + http.body_timeout, Expiry::Body));
+        }
+        let since = self.app_awaited_since.get()?;
+        Some((since + http.response_timeout, Expiry::App))
+    }
+
+    /// Whether the app owes its answer for longer than `response_timeout`.
+    pub(super) fn app_is_late(&self, http: &HttpConfig) -> bool {
+        self.deadline_in_flight(http)
+            .is_some_and(|(at, expiry)| expiry == Expiry::App && at <= Instant::now())
+    }
+
+    /// Who to wake when something happened that no socket tells.
+    pub(super) fn woken_by(&self, waker: &Waker) {
+        let mut own = self.waker.borrow_mut();
+        if !own.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            *own = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}

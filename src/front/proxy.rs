@@ -1,0 +1,410 @@
+//! One request: held if need be, leased, sent, answered; sent again only where that cannot run
+//! anything twice.
+
+use super::body::{Download, Go, OwnBody, RequestBody, ResponseBody, UploadFault};
+use super::exchange::Exchange;
+use super::forwarded::{Origin, REQUEST_ID};
+use super::head::{self, BodyKind, Wish};
+use super::lane::{Held, Lane};
+use super::live::{Claim, Lease, Life};
+use super::pool::AppConnection;
+use super::progress::{Progress, Upload};
+use super::refusal::Refusal;
+use super::tunnel::Switched;
+use hyper::body::{Body, Incoming};
+use hyper::header::{EXPECT, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A worker that refuses connections is being respawned, or its backlog is full: the next try is
+/// due at the next cell, or after this time, since nobody tells when a backlog has room again.
+const RECONNECT_DELAY: Duration = Duration::from_millis(50);
+
+/// What the requests of one client connection have in common.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) lane: Rc<Lane>,
+    pub(super) progress: Rc<Progress>,
+    pub(super) origin: Origin,
+    /// The response that is being sent ends where the connection ends (HTTP/1.0), so only a reset
+    /// can say that it broke off.
+    pub(super) ends_by_close: Cell<bool>,
+    /// A 101 is on its way, and hyper ends with it.
+    pub(super) switched: RefCell<Option<Box<Switched>>>,
+}
+
+/// What came of sending a request once.
+enum Attempt {
+    Answered(Response<Incoming>, AppConnection),
+    /// No byte of it was sent: here it is again.
+    NotSent(Request<RequestBody>, Unsent),
+    /// Sent, and no response.
+    Lost {
+        is_silent: bool,
+        is_malformed: bool,
+    },
+    Refused(Refusal),
+}
+
+enum Unsent {
+    Unreachable,
+    ConnectionWasClosed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pick {
+    Pooled,
+    Fresh,
+}
+
+/// Answers in any case; `exchange` was begun when hyper handed the request over.
+pub(super) async fn answer(
+    client: Rc<Client>,
+    mut exchange: Exchange,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (mut head, incoming) = request.into_parts();
+    let is_head = head.method == Method::HEAD;
+    let version = head.version;
+    let id = client
+        .origin
+        .request_id(&mut head.headers, client.lane.request_ids());
+    tracing::debug!(request.id = ?id, http.method = %head.method, http.path = head.uri.path(), "request");
+    let forwarded = forward(&client, head, incoming, exchange.started()).await;
+    let mut response = match forwarded {
+        Ok((response, connection, lease))
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+        {
+            client.progress.app_answered(lease.cut_mark());
+            switch(&client, response, connection, lease, exchange)
+        }
+        Ok((response, connection, lease)) => {
+            let unsized_body = response.body().size_hint().exact().is_none();
+            client
+                .ends_by_close
+                .set(version == Version::HTTP_10 && unsized_body);
+            client.progress.app_answered(lease.cut_mark());
+            pass_on(response, connection, lease, exchange)
+        }
+        Err(refusal) => {
+            client.progress.app_is_not_awaited();
+            client.ends_by_close.set(false);
+            exchange.refused(refusal);
+            refuse(&client, refusal, is_head, exchange)
+        }
+    };
+    response.headers_mut().insert(REQUEST_ID, id);
+    Ok(response)
+}
+
+fn refuse(
+    client: &Client,
+    refusal: Refusal,
+    is_head: bool,
+    exchange: Exchange,
+) -> Response<ResponseBody> {
+    let can_continue = client.progress.upload() == Upload::Whole;
+    let response = refusal.response(client.lane.http().retry_after_seconds, can_continue);
+    response.map(|body| {
+        let body = if is_head { OwnBody::empty() } else { body };
+        ResponseBody::Own(body, Some(exchange))
+    })
+}
+
+fn pass_on(
+    response: Response<Incoming>,
+    connection: AppConnection,
+    lease: Lease,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    let (mut head, incoming) = response.into_parts();
+    head::prepare_response(&mut head.headers);
+    head.version = Version::HTTP_11;
+    exchange.answered(head.status);
+    tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
+    let body = Download::new(incoming, connection, exchange, lease);
+    Response::from_parts(head, ResponseBody::App(Box::new(body)))
+}
+
+/// Only the head is an exchange; what follows is a tunnel, which begins when hyper has sent it.
+fn switch(
+    client: &Client,
+    response: Response<Incoming>,
+    connection: AppConnection,
+    lease: Lease,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    let (mut head, _) = response.into_parts();
+    let protocol = head::prepare_switch(&mut head.headers);
+    head.version = Version::HTTP_11;
+    // hyper must not find its own upgrade of the other connection here.
+    head.extensions.clear();
+    exchange.answered(head.status);
+    exchange.is_whole();
+    tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
+    client.switched.replace(Some(Box::new(Switched {
+        connection,
+        lease,
+        protocol,
+    })));
+    let body = ResponseBody::Own(OwnBody::empty(), Some(exchange));
+    Response::from_parts(head, body)
+}
+
+async fn forward(
+    client: &Client,
+    mut head: Parts,
+    incoming: Incoming,
+    started: Instant,
+) -> Result<(Response<Incoming>, AppConnection, Lease), Refusal> {
+    let http = client.lane.http();
+    let announced = incoming.size_hint();
+    let kind = match (incoming.is_end_stream(), announced.exact()) {
+        (true, _) => BodyKind::Empty,
+        (false, Some(_)) => BodyKind::Sized,
+        (false, None) => BodyKind::Chunked,
+    };
+    let go = (kind != BodyKind::Empty && expects_continue(&head)).then(|| Arc::new(Go::default()));
+    let fault = Rc::new(Cell::new(UploadFault::None));
+    let body = RequestBody::new(
+        incoming,
+        &client.progress,
+        &fault,
+        http.body_bytes_max,
+        go.clone(),
+    );
+    if announced.lower() > http.body_bytes_max {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let wish = head::prepare_request(&mut head, kind)?;
+    client.origin.describe(&mut head.headers);
+    let mut request = Request::from_parts(head, body);
+    if let Some(go) = go {
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                go.give();
+            }
+        });
+    }
+    send(client, (request, wish), &fault, started + http.hold).await
+}
+
+fn expects_continue(head: &Parts) -> bool {
+    let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    head.version == Version::HTTP_11 && head.headers.get(EXPECT).is_some_and(is_expected)
+}
+
+/// Until answered, lost or refused. `hold_ends` limits only the time in which nothing was sent.
+async fn send(
+    client: &Client,
+    (mut request, wish): (Request<RequestBody>, Wish),
+    fault: &Cell<UploadFault>,
+    hold_ends: Instant,
+) -> Result<(Response<Incoming>, AppConnection, Lease), Refusal> {
+    // The connection goes with the tunnel; and a pooled one that the app just closes would lose a
+    // request that must not be sent again.
+    let mut pick = match wish {
+        Wish::Response => Pick::Pooled,
+        Wish::Upgrade => Pick::Fresh,
+    };
+    let mut can_send_again = wish == Wish::Response && is_repeatable(&request);
+    let mut wait = Wait {
+        hold_ends,
+        avoided: Vec::new(),
+        was_held: false,
+    };
+    loop {
+        let lease = wait.for_lease(&client.lane).await?;
+        let spare = can_send_again.then(|| copy_of(&request));
+        match attempt(client, &lease, (request, wish), pick).await {
+            Attempt::Answered(response, connection) => return Ok((response, connection, lease)),
+            Attempt::NotSent(back, why) => {
+                request = back;
+                match why {
+                    Unsent::Unreachable => wait.avoided.push(lease.pool().life()),
+                    Unsent::ConnectionWasClosed => {}
+                }
+            }
+            Attempt::Lost {
+                is_silent,
+                is_malformed,
+            } => match spare {
+                Some(spare) if is_silent => {
+                    can_send_again = false;
+                    client.lane.counts_a_retry();
+                    // The app may just be respawning: that gets the patience of a new request.
+                    wait.hold_ends = Instant::now() + client.lane.http().hold;
+                    request = spare;
+                }
+                Some(_) | None => return Err(lost(fault.get(), is_malformed)),
+            },
+            Attempt::Refused(refusal) => return Err(refusal),
+        }
+        pick = Pick::Fresh;
+    }
+}
+
+fn lost(fault: UploadFault, is_malformed: bool) -> Refusal {
+    match fault {
+        UploadFault::TooLarge => Refusal::BodyTooLarge,
+        UploadFault::Broken => Refusal::BodyBroken,
+        UploadFault::None if is_malformed => Refusal::AppMalformed,
+        UploadFault::None => Refusal::AppDied,
+    }
+}
+
+/// RFC 9110 section 9.2.2: these may run twice; and there is no body that is gone once sent.
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    let is_idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
+    is_idempotent && matches!(request.body(), RequestBody::Empty)
+}
+
+fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+async fn attempt(
+    client: &Client,
+    lease: &Lease,
+    (request, wish): (Request<RequestBody>, Wish),
+    pick: Pick,
+) -> Attempt {
+    let mut connection = match connection_to_app(client, lease, pick).await {
+        Ok(Some(connection)) => connection,
+        Ok(None) => return Attempt::NotSent(request, Unsent::Unreachable),
+        Err(refusal) => return Attempt::Refused(refusal),
+    };
+    client.progress.app_is_awaited();
+    let sent = connection.sender.try_send_request(request);
+    match watched(client, lease, sent).await {
+        Err(refusal) => Attempt::Refused(refusal),
+        Ok(Ok(response))
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS && wish == Wish::Response =>
+        {
+            // Nobody asked for it.
+            Attempt::Lost {
+                is_silent: false,
+                is_malformed: true,
+            }
+        }
+        Ok(Ok(response)) => Attempt::Answered(response, connection),
+        Ok(Err(mut error)) => {
+            if let Some(request) = error.take_message() {
+                return Attempt::NotSent(request, Unsent::ConnectionWasClosed);
+            }
+            tracing::debug!(error = %error.error(), generation = %lease.generation(), "no response");
+            Attempt::Lost {
+                is_silent: !connection.has_heard(),
+                is_malformed: error.error().is_parse(),
+            }
+        }
+    }
+}
+
+/// None: the worker takes none now.
+async fn connection_to_app(
+    client: &Client,
+    lease: &Lease,
+    pick: Pick,
+) -> Result<Option<AppConnection>, Refusal> {
+    let pool = lease.pool();
+    let pooled = if pick == Pick::Pooled {
+        pool.take_idle()
+    } else {
+        None
+    };
+    if pooled.is_some() {
+        return Ok(pooled);
+    }
+    match watched(client, lease, pool.connect(client.lane.app_tasks())).await? {
+        Ok(connection) => Ok(Some(connection)),
+        Err(error) => {
+            let (generation, worker) = (lease.generation(), pool.backend().slot);
+            tracing::debug!(%error, %generation, %worker, "not sent, trying on");
+            Ok(None)
+        }
+    }
+}
+
+/// Ends the wait for the app by a cut or by `response_timeout`. The driver of the connection owns
+/// the timer and wakes us; a cut wakes all connections of the lane.
+async fn watched<F: Future>(client: &Client, lease: &Lease, wait: F) -> Result<F::Output, Refusal> {
+    let mut wait = pin!(wait);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = wait.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if lease.is_cut() {
+            return Poll::Ready(Err(Refusal::Cut));
+        }
+        if client.progress.app_is_late(client.lane.http()) {
+            return Poll::Ready(Err(Refusal::AppTimedOut));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A request that looks for a lease.
+struct Wait {
+    hold_ends: Instant,
+    /// Tried in vain since the last wait.
+    avoided: Vec<Life>,
+    was_held: bool,
+}
+
+impl Wait {
+    async fn for_lease(&mut self, lane: &Rc<Lane>) -> Result<Lease, Refusal> {
+        let mut held: Option<Held> = None;
+        loop {
+            // Before the claim: from here on no change of the cell is missed.
+            let changed = lane.live().changed();
+            match lane.live().claim(&self.avoided) {
+                Claim::Leased(lease) => return Ok(lease),
+                Claim::Refused => return Err(Refusal::NoLiveGeneration),
+                Claim::Wait => {}
+            }
+            let now = Instant::now();
+            if now >= self.hold_ends {
+                return Err(self.too_long());
+            }
+            if held.is_none() {
+                held = Some(lane.hold(self.was_held).ok_or(Refusal::HoldFull)?);
+                self.was_held = true;
+            }
+            let until = if self.avoided.is_empty() {
+                self.hold_ends
+            } else {
+                self.hold_ends.min(now + RECONNECT_DELAY)
+            };
+            // Elapsed or changed: either way the next claim tells.
+            drop(tokio::time::timeout_at(until, changed).await);
+            if until < self.hold_ends || Instant::now() < self.hold_ends {
+                self.avoided.clear();
+            }
+        }
+    }
+
+    fn too_long(&self) -> Refusal {
+        if self.avoided.is_empty() {
+            Refusal::HeldTooLong
+        } else {
+            Refusal::AppRefused
+        }
+    }
+}

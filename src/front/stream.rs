@@ -1,0 +1,240 @@
+//! Stream sockets of both families, and the stream under a client connection, which stamps what
+//! it sees on the connection's [`Progress`].
+//!
+//! It never closes or shuts down by itself: a connection may move to another front at any time.
+
+use super::progress::Progress;
+use hyper::body::Bytes;
+use rustix::net::{AddressFamily, getsockname};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Over TCP.
+    Ip(IpAddr),
+    /// Over a unix socket: a process of this machine.
+    Local,
+}
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// # Errors
+    /// When it is no stream socket of a family we serve, or cannot be polled.
+    pub(super) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        match getsockname(&fd)?.address_family() {
+            AddressFamily::UNIX => Ok(Self::Unix(UnixStream::from_std(fd.into())?)),
+            AddressFamily::INET | AddressFamily::INET6 => {
+                rustix::net::sockopt::set_tcp_nodelay(&fd, true)?;
+                Ok(Self::Tcp(TcpStream::from_std(fd.into())?))
+            }
+            other => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("address family {other:?} is neither IP nor unix"),
+            )),
+        }
+    }
+
+    /// # Errors
+    /// When the runtime cannot let go of it.
+    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(stream) => stream.into_std()?.into(),
+            Self::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+
+    /// # Errors
+    /// When the connection is gone already.
+    pub(super) fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Self::Unix(_) => Ok(Peer::Local),
+            Self::Tcp(stream) => Ok(Peer::Ip(stream.peer_addr()?.ip().to_canonical())),
+        }
+    }
+
+    /// Makes the coming close a reset, so that a peer who reads to the end sees that this is none.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        let at_once = Some(std::time::Duration::ZERO);
+        Ok(rustix::net::sockopt::set_socket_linger(self, at_once)?)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// What hyper reads and writes of a client.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    socket: Socket,
+    /// Read by an older front, and not used there.
+    prefix: Bytes,
+    progress: Rc<Progress>,
+}
+
+impl ClientStream {
+    pub(super) fn new(socket: Socket, prefix: Bytes, progress: Rc<Progress>) -> Self {
+        Self {
+            socket,
+            prefix,
+            progress,
+        }
+    }
+
+    /// The socket, and what hyper did not read yet of the prefix.
+    pub(super) fn into_parts(self) -> (Socket, Bytes) {
+        (self.socket, self.prefix)
+    }
+
+    fn poll_read_any(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, into);
+        }
+        let fits = self.prefix.len().min(into.remaining());
+        into.put_slice(&self.prefix.split_to(fits));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        let polled = this.poll_read_any(cx, into);
+        match &polled {
+            Poll::Pending => this.progress.read_blocked(),
+            Poll::Ready(Ok(())) if into.filled().len() > before => this.progress.read_some(),
+            Poll::Ready(_) => {}
+        }
+        polled
+    }
+}
+
+impl ClientStream {
+    fn stamp(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.progress.write_blocked(),
+            Poll::Ready(_) => self.progress.wrote_some(),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.stamp(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.stamp(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
+        this.progress.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Left to the driver of the connection, which knows whether to linger.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
