@@ -11,6 +11,7 @@ pub mod config;
 pub mod exec;
 pub mod front;
 pub mod id;
+pub mod keeper;
 pub mod link;
 pub mod poll;
 pub mod systemd;

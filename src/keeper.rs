@@ -1,0 +1,34 @@
+//! The keeper: the main process. It supervises and decides, and never touches traffic.
+//!
+//! It is crash-only: to start is to adopt what runs. Everything that it owns is kept in systemd's
+//! fd store, everything that it knows is written down, so that restart, crash and watchdog kill are
+//! one path.
+
+pub mod adoption;
+pub mod cgroup;
+pub mod control;
+pub mod counter;
+pub mod crew;
+pub mod fronts;
+pub mod happening;
+pub mod health;
+pub mod lane_probe;
+pub mod listeners;
+pub mod metrics;
+pub mod notice;
+pub mod output;
+pub mod plan;
+pub mod process;
+pub mod reaper;
+pub mod release;
+pub mod spawn;
+pub mod state;
+pub mod status;
+pub mod stored;
+pub mod supervisor;
+pub mod totals;
+pub mod usage;
+pub mod worker;
+pub mod yard;
+
+pub use supervisor::{KeeperError, Mode, Options, run};

@@ -1,0 +1,141 @@
+//! What one keeper leaves to the next: fds by name, and the written-down state.
+
+use super::crew::{Crew, RememberedCrew};
+use super::fronts::{Fronts, RememberedFront};
+use super::plan::{Moment, Plan};
+use super::release::Release;
+use super::state::StateFile;
+use super::stored;
+use super::totals::Totals;
+use crate::api::ReloadOutcome;
+use crate::causes::chain;
+use crate::config::HttpConfig;
+use crate::link::Cell;
+use crate::systemd::given::Given;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A keeper that was told of a restart of the unit, but was not ended within this time, is a
+/// normal keeper again.
+pub const RELEASE_HOLDS: Duration = Duration::from_mins(1);
+
+/// All that the next keeper must know. Fields are only ever added, with defaults, so that an older
+/// gapless understands a newer state and the other way round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Every decision so far.
+    pub plan: Plan,
+    /// What runs, by the number that the plan knows it by.
+    pub releases: BTreeMap<u64, Release>,
+    /// The next such number.
+    pub next_release: u64,
+    /// What the lanes serve from.
+    pub cell: Cell,
+    /// The number of the next front.
+    pub next_front: u64,
+    /// What fronts are born with.
+    pub http: HttpConfig,
+    /// As RUST_LOG.
+    pub log_level: String,
+    /// Workers.
+    pub crews: Vec<RememberedCrew>,
+    /// Fronts.
+    pub fronts: Vec<RememberedFront>,
+    /// Counters of the fronts that are gone.
+    pub totals: Totals,
+    /// The unit was being restarted.
+    pub released: Option<Moment>,
+    /// What became of the newest request for a generation.
+    #[serde(default)]
+    pub last_outcome: Option<ReloadOutcome>,
+}
+
+/// What systemd passed, sorted.
+#[derive(Debug, Default)]
+pub struct Kept {
+    sockets: Vec<Given>,
+    listeners: Vec<OwnedFd>,
+    things: BTreeMap<String, OwnedFd>,
+}
+
+/// Tells what the socket units gave from what the store kept, by name.
+pub fn sort(given: Vec<Given>) -> Kept {
+    let mut kept = Kept::default();
+    for Given { name, fd } in given {
+        if name == stored::LISTENER {
+            kept.listeners.push(fd);
+        } else if name.starts_with(stored::PREFIX) {
+            // The store passes the newest first; an older one of the same name is obsolete.
+            kept.things.entry(name).or_insert(fd);
+        } else {
+            kept.sockets.push(Given { name, fd });
+        }
+    }
+    kept
+}
+
+impl Kept {
+    /// Given by socket units.
+    pub fn sockets(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// Kept copies of listening sockets.
+    pub fn listeners(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// A thing of a front or worker, once.
+    pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        self.things.remove(name)
+    }
+
+    /// What nobody asked for belongs to nothing that runs: out of the store with it.
+    pub fn forget_rest(self) {
+        for name in self.things.keys() {
+            tracing::warn!(
+                fd.name = name,
+                "kept fd {name} belongs to nothing that runs, forgotten"
+            );
+            stored::forget(name);
+        }
+    }
+}
+
+/// The written-down state of the previous keeper, and where to write the next. A state that cannot
+/// be read is as good as none: what runs is ended and begun anew, and never is a start refused.
+pub fn open_state(kept: &mut Kept, is_kept: bool) -> (Option<StateFile>, Option<Remembered>) {
+    if !is_kept {
+        return (None, None);
+    }
+    if let Some(fd) = kept.take(stored::STATE) {
+        let file = StateFile::from_fd(fd);
+        match file.load() {
+            Ok(remembered) => return (Some(file), remembered),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the state of the previous keeper cannot be read, beginning anew: {}", chain(&error));
+                stored::forget(stored::STATE);
+            }
+        }
+    }
+    match StateFile::create("gapless-state") {
+        Ok(file) => {
+            stored::keep(stored::STATE, &file);
+            (Some(file), None)
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "no state will be kept, a crash of the keeper would restart the app: {}", chain(&error));
+            (None, None)
+        }
+    }
+}
+
+/// Takes everything out of the store, for a real stop.
+pub fn forget<'a>(fronts: &Fronts, crews: impl Iterator<Item = &'a Crew>) {
+    fronts.forget();
+    crews.for_each(Crew::forget);
+    stored::forget(stored::LISTENER);
+    stored::forget(stored::STATE);
+}

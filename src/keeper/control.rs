@@ -1,0 +1,135 @@
+//! The control API: HTTP and JSON over a unix socket in the runtime directory. Whoever may write
+//! to the socket (owner and group) may command.
+//!
+//! It only passes questions on to the keeper's loop and answers back; it decides nothing.
+
+use super::happening::{Happening, Outbox};
+use crate::api::{Released, ReloadOutcome, Status};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+/// File name of the socket in the runtime directory.
+pub const SOCKET: &str = "control.sock";
+
+/// A question and where the answer goes. A dropped answer means that the keeper is ending.
+#[derive(Debug)]
+pub enum Asked {
+    /// `GET /status`
+    Status(oneshot::Sender<Status>),
+    /// `GET /metrics`
+    Metrics(oneshot::Sender<String>),
+    /// `POST /reload`
+    Reload(oneshot::Sender<ReloadOutcome>),
+    /// `POST /release`: the unit is being restarted, be ready to be replaced.
+    Release(oneshot::Sender<Released>),
+}
+
+/// The socket could not be made: without it nobody could reload or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The file could not be made.
+    #[error("cannot listen on {}; is the runtime directory writable, and is its path below 108 bytes?", path.display())]
+    Bind {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What bind(2) or rename(2) said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody answers there.
+    #[error("another gapless of this name answers on {}; stop it, or choose another --name", path.display())]
+    Taken {
+        /// Its socket.
+        path: PathBuf,
+    },
+}
+
+/// What a socket that is there already means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Present {
+    /// A previous keeper left it; systemd sees to it that there is only one of us.
+    Replaced,
+    /// If somebody answers, the name is taken.
+    Respected,
+}
+
+/// Listens.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn listen(runtime_directory: &Path, present: Present) -> Result<UnixListener, ControlError> {
+    let path = runtime_directory.join(SOCKET);
+    if present == Present::Respected && std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(ControlError::Taken { path });
+    }
+    bind(&path).map_err(|source| ControlError::Bind { path, source })
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Bound under another name and renamed, so that there is no moment without a socket.
+    let fresh = path.with_extension("new");
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(0o660))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
+}
+
+/// Answers until the runtime ends.
+pub async fn serve(listener: UnixListener, outbox: Outbox) {
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/reload", post(reload))
+        .route("/release", post(release))
+        .with_state(outbox);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the control socket failed, restart the service to get it back: {error}");
+    }
+}
+
+async fn status(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::Status).await)
+}
+
+async fn metrics(State(outbox): State<Outbox>) -> Response {
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match ask(&outbox, Asked::Metrics).await {
+        Some(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        None => ending(),
+    }
+}
+
+async fn reload(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::Reload).await)
+}
+
+async fn release(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::Release).await)
+}
+
+async fn ask<T>(outbox: &Outbox, question: fn(oneshot::Sender<T>) -> Asked) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    outbox.put(Happening::Asked(question(answer))).await;
+    answered.await.ok()
+}
+
+fn json<T: serde::Serialize>(answer: Option<T>) -> Response {
+    answer.map_or_else(ending, |answer| axum::Json(answer).into_response())
+}
+
+fn ending() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "gapless is ending\n").into_response()
+}

@@ -1,0 +1,335 @@
+//! A crew: the workers of one generation, with all that the keeper holds for them.
+//!
+//! A crew decides nothing: it starts a worker when the plan says so, tells the keeper's loop what
+//! the worker does, and ends it when the plan says so.
+
+use super::cgroup;
+use super::happening::WorkerLife;
+use super::notice::Notice;
+use super::plan::Moment;
+use super::reaper::{self, Ending};
+use super::release::Release;
+use super::stored;
+use super::worker::{Offer, Place, RememberedWorker, Worker, WorkerError};
+use super::yard::Yard;
+use crate::api::WorkerStatus;
+use crate::causes::chain;
+use crate::id::{GenerationId, Slot};
+use crate::link::{Backend, Endpoint};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the next keeper must know of a crew, beside the kept fds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedCrew {
+    /// Which.
+    pub id: GenerationId,
+    release: Release,
+    cgroup: Option<PathBuf>,
+    left_cell_at: Option<u64>,
+    workers: Vec<RememberedWorker>,
+}
+
+/// The workers of one generation.
+pub struct Crew {
+    id: GenerationId,
+    /// What they run.
+    pub release: Release,
+    cgroup: Option<PathBuf>,
+    /// What the names of its sockets begin with.
+    stem: PathBuf,
+    /// The first cell without this generation, once it was in one.
+    pub left_cell_at: Option<u64>,
+    /// Why it failed, if it did: one sentence.
+    pub cause: Option<String>,
+    /// The last lines of the worker that failed.
+    pub last_lines: Vec<String>,
+    places: BTreeMap<Slot, Place>,
+}
+
+impl Crew {
+    /// Nobody yet.
+    pub fn new(id: GenerationId, release: Release, cgroup: Option<PathBuf>, yard: &Yard) -> Self {
+        Self {
+            id,
+            release,
+            cgroup,
+            stem: yard.runtime_directory.join(id.to_string()),
+            left_cell_at: None,
+            cause: None,
+            last_lines: Vec::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Starts the worker of a slot.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; [`Crew::cause`] says it too.
+    pub fn start(&mut self, slot: Slot, yard: &Yard, now: Moment) -> Result<(), WorkerError> {
+        let place = self.places.entry(slot).or_default();
+        let offer = Offer {
+            generation: self.id,
+            slot,
+            release: &self.release,
+            cgroup: self.cgroup.as_deref(),
+            yard,
+            now,
+        };
+        place.start(&offer).inspect_err(|error| {
+            self.cause = Some(format!(
+                "worker {slot} could not be started: {}",
+                chain(error)
+            ));
+            self.last_lines.clear();
+        })
+    }
+
+    /// Takes over the workers of the previous keeper. Returns the slots whose worker is dead.
+    pub fn adopt(
+        remembered: RememberedCrew,
+        yard: &Yard,
+        take: &mut dyn FnMut(&str) -> Option<std::os::fd::OwnedFd>,
+    ) -> (Self, Vec<Slot>) {
+        let RememberedCrew {
+            id,
+            release,
+            cgroup,
+            left_cell_at,
+            workers,
+        } = remembered;
+        let mut crew = Self::new(id, release, cgroup, yard);
+        crew.left_cell_at = left_cell_at;
+        let mut dead = Vec::new();
+        for worker in workers {
+            let slot = worker.slot;
+            let (place, adopted) = Place::adopt(worker, id, &crew.release, yard, take);
+            if let Err(error) = adopted {
+                tracing::warn!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not adopted: {}", chain(&error));
+                dead.push(slot);
+            } else {
+                tracing::info!(generation = %id, worker = %slot, "{id} {slot} adopted");
+            }
+            crew.places.insert(slot, place);
+        }
+        let moved = crew
+            .pids()
+            .find_map(|pid| cgroup::of_process(pid, &id.to_string()));
+        crew.cgroup = moved.or(crew.cgroup);
+        (crew, dead)
+    }
+
+    /// For the state.
+    pub fn remember(&self) -> RememberedCrew {
+        let workers = self
+            .places
+            .iter()
+            .filter_map(|(slot, place)| place.remember(*slot));
+        RememberedCrew {
+            id: self.id,
+            release: self.release.clone(),
+            cgroup: self.cgroup.clone(),
+            left_cell_at: self.left_cell_at,
+            workers: workers.collect(),
+        }
+    }
+
+    /// The worker answers here. False when that life is over.
+    pub fn answers(&mut self, life: WorkerLife, endpoint: Endpoint) -> bool {
+        let watchdog = self.release.app.watchdog;
+        let Some(worker) = self.worker_mut(life) else {
+            return false;
+        };
+        worker.answers(endpoint, watchdog);
+        true
+    }
+
+    /// The worker said something; returns what concerns the plan.
+    pub fn said(&mut self, life: WorkerLife, notices: Vec<Notice>, yard: &Yard) -> Vec<Notice> {
+        let health = self.release.health.clone();
+        let Some(worker) = self.worker_mut(life) else {
+            return Vec::new();
+        };
+        notices
+            .into_iter()
+            .filter(|notice| worker.said(notice, life, &health, yard))
+            .collect()
+    }
+
+    /// The worker ended, as it was told to or not; keeps the cause and the last lines. False when
+    /// that life was over.
+    pub fn exited(
+        &mut self,
+        life: WorkerLife,
+        ending: Ending,
+        is_expected: bool,
+        now: Moment,
+    ) -> bool {
+        let Some(place) = self.places.get_mut(&life.slot) else {
+            return false;
+        };
+        let Some(worker) = place.take(life) else {
+            return false;
+        };
+        for thing in ["pidfd", "notify", "output"] {
+            stored::forget(&stored::of_worker(self.id, life.slot, thing));
+        }
+        let lived = now - worker.started;
+        self.cause = Some(format!(
+            "worker {} {ending} after {:.1} s",
+            life.slot,
+            lived.as_secs_f64()
+        ));
+        self.last_lines = worker.tail.lines();
+        let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
+        if is_expected {
+            tracing::info!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+        } else {
+            tracing::warn!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+        }
+        true
+    }
+
+    /// Why a worker is not ready yet, and what it wrote: for a start that took too long.
+    pub fn explain_lateness(&mut self, boot: std::time::Duration) {
+        let late = self.places.iter().find_map(|(slot, place)| {
+            let worker = place
+                .worker
+                .as_ref()
+                .filter(|worker| worker.endpoint.is_none())?;
+            Some((*slot, worker))
+        });
+        if let Some((slot, worker)) = late {
+            let seen = worker.last_seen();
+            self.cause = Some(format!(
+                "worker {slot} was not ready within {} s: {seen}",
+                boot.as_secs_f64()
+            ));
+            self.last_lines = worker.tail.lines();
+        }
+    }
+
+    /// Workers that requests may be sent to.
+    pub fn backends(&self, is_ready: impl Fn(Slot) -> bool) -> Vec<Backend> {
+        let backend = |(slot, place): (&Slot, &Place)| {
+            let worker = place.worker.as_ref()?;
+            let endpoint = worker.endpoint.clone().filter(|_| is_ready(*slot))?;
+            Some(Backend {
+                slot: *slot,
+                endpoint,
+                life: worker.life,
+                pid: worker.pid,
+            })
+        };
+        self.places.iter().filter_map(backend).collect()
+    }
+
+    /// Nobody will serve soon: what waits in our listening sockets is closed.
+    pub fn turn_away(&self) {
+        self.places.values().for_each(Place::turn_away);
+    }
+
+    /// SIGTERM to every worker.
+    pub fn terminate(&self) {
+        for worker in self.workers() {
+            worker.signal(Signal::TERM);
+        }
+    }
+
+    /// SIGKILL to every process.
+    pub fn kill(&self) {
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup::kill_all(cgroup)
+        {
+            tracing::warn!(generation = %self.id, %error, "cannot end the control group of {}, continuing with signals: {error}", self.id);
+        }
+        self.workers().for_each(Worker::kill);
+        self.kill_scattered();
+    }
+
+    /// Without a control group, what a worker left behind in sessions of its own is known by its
+    /// NOTIFY_SOCKET, which names this generation of this instance.
+    fn kill_scattered(&self) {
+        if self.cgroup.is_some() {
+            return;
+        }
+        let mark = format!("NOTIFY_SOCKET={}-", self.stem.display());
+        reaper::kill_with_environment(&mark);
+    }
+
+    /// SIGKILL to one worker.
+    pub fn kill_worker(&self, slot: Slot) {
+        if let Some(worker) = self
+            .places
+            .get(&slot)
+            .and_then(|place| place.worker.as_ref())
+        {
+            worker.kill();
+        }
+    }
+
+    /// The generation is gone: whatever its workers left behind goes with it.
+    pub fn bury(self, yard: &Yard) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup::discard(cgroup);
+        }
+        self.kill_scattered();
+        for (slot, place) in self.places {
+            place.forget(self.id, slot, yard);
+        }
+    }
+
+    /// Forgets everything in the fd store.
+    pub fn forget(&self) {
+        for slot in self.places.keys() {
+            for thing in ["pidfd", "notify", "output", "listen"] {
+                stored::forget(&stored::of_worker(self.id, *slot, thing));
+            }
+        }
+    }
+
+    /// Process ids of the workers.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.workers().map(|worker| worker.pid)
+    }
+
+    /// The worker in a slot, for the status.
+    pub fn status(&self, slot: Slot, state: &str, now: Moment) -> WorkerStatus {
+        match self.places.get(&slot) {
+            Some(place) => place.status(slot, state, now),
+            None => Place::default().status(slot, state, now),
+        }
+    }
+
+    /// Process ids of the workers, with their slots.
+    pub fn pids_by_slot(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.places
+            .iter()
+            .filter_map(|(slot, place)| Some((*slot, place.worker.as_ref()?.pid)))
+    }
+
+    /// The slot had a worker before.
+    pub fn is_respawn(&self, slot: Slot) -> bool {
+        self.places.get(&slot).is_some_and(Place::has_lived)
+    }
+
+    /// Somebody works in the slot.
+    pub fn has_worker(&self, slot: Slot) -> bool {
+        self.places
+            .get(&slot)
+            .is_some_and(|place| place.worker.is_some())
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.places
+            .values()
+            .filter_map(|place| place.worker.as_ref())
+    }
+
+    fn worker_mut(&mut self, life: WorkerLife) -> Option<&mut Worker> {
+        let worker = self.places.get_mut(&life.slot)?.worker.as_mut()?;
+        (worker.life == life.life).then_some(worker)
+    }
+}

@@ -1,0 +1,103 @@
+//! Starting the process of a front.
+
+use crate::config::HttpConfig;
+use crate::exec::OWN_IMAGE;
+use crate::id::FrontId;
+use crate::keeper::lane_probe;
+use crate::keeper::plan::Moment;
+use crate::keeper::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
+use crate::link::settings::{HTTP, LINK, PROBE, SETTINGS};
+use crate::link::{self, FrontSettings, Orphaned};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Everything that a front is born with.
+pub struct Birth<'a> {
+    /// The instance.
+    pub name: &'a str,
+    /// Limits and timeouts.
+    pub http: &'a HttpConfig,
+    /// As RUST_LOG.
+    pub log_level: &'a str,
+    /// Clients connect to these.
+    pub listeners: Vec<&'a OwnedFd>,
+    /// For the probe sockets.
+    pub runtime_directory: &'a Path,
+    /// Where to put the process, if the control group is delegated.
+    pub cgroup: Option<&'a Path>,
+    /// What becomes of it when the keeper ends.
+    pub orphaned: Orphaned,
+    /// Environment of the keeper.
+    pub env: &'a Environment,
+    /// Now.
+    pub now: Moment,
+}
+
+/// A front could not be born.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// No process.
+    #[error("cannot start a front")]
+    Spawn(#[from] SpawnError),
+    /// No fds, or no runtime directory to put the probe sockets into.
+    #[error("cannot prepare a front in {}", .0.display())]
+    Prepare(PathBuf, #[source] io::Error),
+}
+
+impl Birth<'_> {
+    pub(super) fn failed(&self, error: io::Error) -> FrontError {
+        FrontError::Prepare(self.runtime_directory.to_path_buf(), error)
+    }
+}
+
+/// A process and our end of its link.
+pub(super) struct Born {
+    pub child: Child,
+    pub link: OwnedFd,
+    pub lanes: usize,
+}
+
+pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
+    let prepare = |error| birth.failed(error);
+    let lanes = lanes(birth.http);
+    let probes = lane_probe::listen(birth.runtime_directory, id, lanes).map_err(prepare)?;
+    let (link, theirs) = link::pair().map_err(prepare)?;
+    let settings = settings_fd(id, birth).map_err(prepare)?;
+    let mut fds = vec![(LINK, theirs.as_fd()), (SETTINGS, settings.as_fd())];
+    fds.extend(birth.listeners.iter().map(|fd| (HTTP, fd.as_fd())));
+    fds.extend(probes.iter().map(|fd| (PROBE, fd.as_fd())));
+    let child = spawn::spawn(&Spawn {
+        command: [OWN_IMAGE, "front"].map(OsString::from).to_vec(),
+        env: birth.env,
+        directory: Path::new("/"),
+        fds,
+        output: None,
+        cgroup: birth.cgroup,
+        orphan: Orphan::LivesOn,
+    })?;
+    Ok(Born { child, link, lanes })
+}
+
+fn lanes(http: &HttpConfig) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    http.lanes
+        .map_or_else(cores, |lanes| usize::try_from(lanes.get()).unwrap_or(1))
+}
+
+fn settings_fd(id: FrontId, birth: &Birth<'_>) -> io::Result<OwnedFd> {
+    let settings = FrontSettings {
+        name: birth.name.into(),
+        id,
+        http: birth.http.clone(),
+        log_level: birth.log_level.into(),
+        orphaned: birth.orphaned,
+    };
+    let fd = rustix::fs::memfd_create("gapless-front-settings", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let bytes = serde_json::to_vec(&settings)?;
+    let mut file = std::fs::File::from(fd);
+    io::Write::write_all(&mut file, &bytes)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}

@@ -1,0 +1,68 @@
+//! What the keeper's loop hears: everything that takes time happens in a task and ends up here.
+
+use super::control::Asked;
+use super::notice::Notice;
+use super::reaper::Ending;
+use crate::id::{FrontId, GenerationId, Slot};
+use crate::link::{Endpoint, FromFront};
+use tokio::sync::mpsc;
+
+/// One life of one worker: what is said of an earlier life is not said of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerLife {
+    /// Its generation.
+    pub generation: GenerationId,
+    /// Its place there.
+    pub slot: Slot,
+    /// Counts up with each respawn.
+    pub life: u64,
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Happening {
+    /// A worker ended, and all it wrote was read.
+    WorkerExited(WorkerLife, Ending),
+    /// A worker answers here.
+    WorkerAnswers(WorkerLife, Endpoint),
+    /// A worker said something.
+    Notices(WorkerLife, Vec<Notice>),
+    /// A worker's watchdog ran out.
+    WorkerSilent(WorkerLife),
+    /// A front said something.
+    FrontSaid(FrontId, FromFront),
+    /// A front ended.
+    FrontExited(FrontId, Ending),
+    /// A lane did not answer a probe, or a link broke.
+    FrontHung(FrontId),
+    /// Every lane of the serving front answered a probe.
+    LanesAnswered,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGCHLD.
+    ChildEnded,
+    /// Somebody asks over the control socket.
+    Asked(Asked),
+}
+
+/// The tasks' end of the keeper's queue. Bounded: a task waits until the keeper has taken what is
+/// there.
+#[derive(Clone, Debug)]
+pub struct Outbox(mpsc::Sender<Happening>);
+
+impl Outbox {
+    /// A queue of this length.
+    pub fn new(length: usize) -> (Self, mpsc::Receiver<Happening>) {
+        let (sender, receiver) = mpsc::channel(length);
+        (Self(sender), receiver)
+    }
+
+    /// Waits for room. When the keeper is gone there is nobody to tell, and the task ends soon.
+    pub async fn put(&self, happening: Happening) {
+        if self.0.send(happening).await.is_err() {
+            tracing::debug!("the keeper's loop has ended");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! One generation as the plan sees it.
+
+use super::{Budget, Moment, budget::backoff};
+use crate::id::{GenerationId, Slot};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// A worker that lived at least this long did not "die young": its respawn is not delayed.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// What the plan needs to know of a release and of the configuration it began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Names the release to whoever carries out the effects.
+    pub release: u64,
+    /// Number of workers.
+    pub workers: u32,
+    /// The app insists on this port, so it cannot run twice at a time.
+    pub fixed_port: Option<u16>,
+    /// Time to become ready.
+    pub boot: Duration,
+    /// Time to stay ready before the swap.
+    pub settle: Duration,
+    /// Time for requests to finish once superseded.
+    pub drain: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub stop: Duration,
+    /// Respawns allowed within `interval`.
+    pub burst: u32,
+    /// See `burst`.
+    pub interval: Duration,
+    /// First delay of a respawn.
+    pub delay_min: Duration,
+    /// Longest delay of a respawn.
+    pub delay_max: Duration,
+}
+
+impl Terms {
+    pub(super) fn delay(&self, failures: u32, jitter: u64) -> Duration {
+        backoff(failures, self.delay_min, self.delay_max, jitter)
+    }
+}
+
+/// Where a generation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// For its fixed port, or for room.
+    Waiting,
+    /// Its workers boot.
+    Starting,
+    /// All are ready; they have to stay so for a moment.
+    Settling {
+        /// Then it is swapped in.
+        until: Moment,
+    },
+    /// It may be swapped in as soon as one generation less is draining.
+    Settled,
+    /// In the cell.
+    Live,
+    /// Superseded; its requests finish.
+    Draining {
+        /// Then they are cut, or, once cut, the workers end all the same.
+        until: Moment,
+        /// They were told to end.
+        cut: bool,
+    },
+    /// Its workers were sent SIGTERM.
+    Stopping {
+        /// The reason.
+        why: Why,
+        /// SIGKILL is due.
+        kill_at: Moment,
+        /// SIGKILL was sent.
+        killed: bool,
+    },
+}
+
+impl Phase {
+    /// It is on its way to be live.
+    pub fn is_coming(self) -> bool {
+        matches!(
+            self,
+            Self::Waiting | Self::Starting | Self::Settling { .. } | Self::Settled
+        )
+    }
+
+    /// Its workers are being ended.
+    pub fn is_stopping(self) -> bool {
+        matches!(self, Self::Stopping { .. })
+    }
+
+    /// It finishes requests.
+    pub fn is_draining(self) -> bool {
+        matches!(self, Self::Draining { .. })
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Superseded, and its last request finished.
+    Drained,
+    /// Superseded, and requests ran past the drain limit.
+    CutOff,
+    /// A worker died before the swap.
+    StartFailed,
+    /// A worker was not ready in time.
+    StartTimedOut,
+    /// A newer one was begun before it was ready.
+    Superseded,
+    /// gapless stops.
+    Stopped,
+    /// All of its workers died while it drained.
+    Died,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drained => "drained",
+            Self::CutOff => "cut off at the drain limit",
+            Self::StartFailed => "start failed",
+            Self::StartTimedOut => "not ready in time",
+            Self::Superseded => "superseded before it was ready",
+            Self::Stopped => "stopped",
+            Self::Died => "its workers died",
+        })
+    }
+}
+
+/// The worker in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotState {
+    /// Not begun.
+    Empty,
+    /// Started, not ready.
+    Booting {
+        /// When it was started.
+        since: Moment,
+        /// Then it is late.
+        until: Moment,
+    },
+    /// Requests may be sent to it.
+    Ready {
+        /// When it became ready.
+        since: Moment,
+    },
+    /// Dead; its successor is due.
+    Respawn {
+        /// When.
+        at: Moment,
+    },
+    /// Dead for good.
+    Ended,
+}
+
+impl SlotState {
+    /// Requests may be sent to it.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+
+    /// There is a process to end and to reap.
+    pub fn has_process(&self) -> bool {
+        matches!(self, Self::Booting { .. } | Self::Ready { .. })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::Ended | Self::Empty)
+    }
+
+    pub(super) fn is_late(&self, now: Moment) -> bool {
+        matches!(self, Self::Booting { until, .. } if *until <= now)
+    }
+
+    pub(super) fn ready(&mut self, now: Moment) {
+        if matches!(self, Self::Booting { .. }) {
+            *self = Self::Ready { since: now };
+        }
+    }
+
+    pub(super) fn extend(&mut self, to: Moment) {
+        if let Self::Booting { until, .. } = self {
+            *until = (*until).max(to);
+        }
+    }
+}
+
+/// One generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number.
+    pub id: GenerationId,
+    /// What it was begun with.
+    pub terms: Terms,
+    /// Where it stands.
+    pub phase: Phase,
+    /// When it was begun.
+    pub began: Moment,
+    /// Its workers.
+    pub slots: Vec<SlotState>,
+    /// To be begun again if this one fails: it had to stop before this one could start.
+    pub(super) fallback: Option<Terms>,
+    budget: Budget,
+    /// Workers that died young in a row.
+    young_deaths: u32,
+    /// The budget is spent and no worker became ready since.
+    is_spent: bool,
+}
+
+impl Generation {
+    pub(super) fn new(
+        id: GenerationId,
+        terms: Terms,
+        fallback: Option<Terms>,
+        now: Moment,
+    ) -> Self {
+        let slots = (0..terms.workers).map(|_| SlotState::Empty).collect();
+        Self {
+            id,
+            terms,
+            phase: Phase::Waiting,
+            began: now,
+            slots,
+            fallback,
+            budget: Budget::default(),
+            young_deaths: 0,
+            is_spent: false,
+        }
+    }
+
+    /// No worker is ready and the restart budget is spent.
+    pub fn is_spent(&self) -> bool {
+        self.is_spent && !self.slots.iter().any(SlotState::is_ready)
+    }
+
+    pub(super) fn slot(&self, slot: Slot) -> Option<&SlotState> {
+        usize::try_from(slot.0)
+            .ok()
+            .and_then(|index| self.slots.get(index))
+    }
+
+    pub(super) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotState> {
+        usize::try_from(slot.0)
+            .ok()
+            .and_then(|index| self.slots.get_mut(index))
+    }
+
+    pub(super) fn boot(&mut self, slot: Slot, now: Moment) {
+        let until = now + self.terms.boot;
+        if let Some(state) = self.slot_mut(slot) {
+            *state = SlotState::Booting { since: now, until };
+        }
+    }
+
+    pub(super) fn ended(&mut self, slot: Slot) {
+        if let Some(state) = self.slot_mut(slot) {
+            *state = SlotState::Ended;
+        }
+    }
+
+    pub(super) fn is_respawn_due(&self, slot: Slot, now: Moment) -> bool {
+        matches!(self.slot(slot), Some(SlotState::Respawn { at }) if *at <= now)
+    }
+
+    /// A respawned worker that is late is ended once; its exit brings the next respawn.
+    pub(super) fn kill_late(&mut self, slot: Slot, now: Moment) -> bool {
+        let boot = self.terms.boot;
+        match self.slot_mut(slot) {
+            Some(SlotState::Booting { until, .. }) if *until <= now => {
+                *until = now + boot;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The first death of a worker that had lived is answered at once; those that die young wait
+    /// longer each time, and longest when the budget is spent.
+    pub(super) fn respawn_later(&mut self, now: Moment, slot: Slot, jitter: u64) {
+        let lived = match self.slot(slot) {
+            Some(SlotState::Ready { since }) => now - *since,
+            Some(_) | None => Duration::ZERO,
+        };
+        self.young_deaths = if lived >= YOUNG {
+            0
+        } else {
+            self.young_deaths.saturating_add(1)
+        };
+        let is_allowed = self.budget.take(now, self.terms.burst, self.terms.interval);
+        self.is_spent = !is_allowed;
+        let failures = if is_allowed {
+            self.young_deaths
+        } else {
+            self.young_deaths.max(1)
+        };
+        let delay = match failures {
+            0 => Duration::ZERO,
+            _ => self.terms.delay(failures, jitter),
+        };
+        if let Some(state) = self.slot_mut(slot) {
+            *state = SlotState::Respawn { at: now + delay };
+        }
+    }
+
+    pub(super) fn give_up_respawns(&mut self) {
+        for state in &mut self.slots {
+            if matches!(state, SlotState::Respawn { .. } | SlotState::Empty) {
+                *state = SlotState::Ended;
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let slots = self.slots.iter().filter_map(|state| match state {
+            SlotState::Booting { until, .. } => Some(*until),
+            SlotState::Respawn { at } => Some(*at),
+            SlotState::Empty | SlotState::Ready { .. } | SlotState::Ended => None,
+        });
+        match self.phase {
+            Phase::Waiting | Phase::Settled => None,
+            Phase::Starting | Phase::Live => slots.min(),
+            Phase::Settling { until } | Phase::Draining { until, .. } => Some(until),
+            Phase::Stopping {
+                kill_at, killed, ..
+            } => (!killed).then_some(kill_at),
+        }
+    }
+
+    /// What to begin again now that this one is gone for this reason.
+    pub(super) fn fallback_now(self, why: Why) -> Option<Terms> {
+        match why {
+            Why::StartFailed | Why::StartTimedOut => self.fallback,
+            Why::Drained | Why::CutOff | Why::Superseded | Why::Stopped | Why::Died => None,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What to run: a release, resolved once and immutable.
+
+use super::plan::Terms;
+use crate::config::{AppConfig, Config, HealthConfig, Listen, RestartConfig};
+use serde::{Deserialize, Serialize};
+
+/// One release. Written down with the state, so that the next keeper respawns its workers exactly
+/// as they were, whatever the configuration file says by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The name of its directory.
+    pub label: String,
+    /// argv, directory, environment, limits.
+    pub app: AppConfig,
+    /// When its workers count as ready.
+    pub health: HealthConfig,
+    /// How often they may be respawned.
+    pub restart: RestartConfig,
+    /// Lines a second that a worker may write to the log.
+    pub lines_per_second_max: u32,
+}
+
+impl Release {
+    /// The release that this configuration describes.
+    pub fn new(config: &Config) -> Self {
+        let directory = config.app.directory.file_name();
+        Self {
+            label: directory.map_or("/".into(), |name| name.to_string_lossy().into_owned()),
+            app: config.app.clone(),
+            health: config.health.clone(),
+            restart: config.restart.clone(),
+            lines_per_second_max: config.log.app_lines_per_second_max,
+        }
+    }
+
+    /// What the plan has to know of it.
+    pub fn terms(&self, release: u64) -> Terms {
+        Terms {
+            release,
+            workers: self.app.workers.get(),
+            fixed_port: match self.app.listen {
+                Listen::FixedPort(port) => Some(port),
+                Listen::Auto | Listen::Port | Listen::Fd | Listen::Unix => None,
+            },
+            boot: self.app.boot,
+            settle: self.app.settle,
+            drain: self.app.drain,
+            stop: self.app.stop,
+            burst: self.restart.burst,
+            interval: self.restart.interval,
+            delay_min: self.restart.delay_min,
+            delay_max: self.restart.delay_max,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The keeper's things in systemd's fd store, by name.
+//!
+//! Every name is given once: a thing is found again by its name alone, and removed by it.
+
+use crate::id::{FrontId, GenerationId, Slot};
+use crate::systemd::kept;
+use std::fmt::Display;
+use std::os::fd::AsFd;
+
+/// All names begin so; no socket unit may use one.
+pub const PREFIX: &str = "gapless-";
+/// The memfd with the written-down state.
+pub const STATE: &str = "gapless-state";
+/// Copies of the listening sockets, so that a restart of the socket unit never closes the port.
+pub const LISTENER: &str = "gapless-listener";
+
+/// A thing of a front: `pidfd`, `link`.
+pub fn of_front(id: FrontId, thing: &str) -> String {
+    format!("gapless-{id}-{thing}")
+}
+
+/// A thing of a worker's place: `pidfd`, `notify`, `output`, `listen`.
+pub fn of_worker(generation: GenerationId, slot: Slot, thing: &str) -> String {
+    format!("gapless-{generation}-{slot}-{thing}")
+}
+
+/// Puts a thing into the store. Without a store (no systemd) nothing happens; if systemd does not
+/// take it, only the next keeper will miss it.
+pub fn keep(name: &str, fd: impl AsFd) {
+    log(name, "kept", kept::put(name, &[fd.as_fd()]));
+}
+
+/// Takes a thing out of the store.
+pub fn forget(name: &str) {
+    log(name, "forgotten", kept::remove(name));
+}
+
+fn log(name: &str, what: &str, result: Result<(), impl Display>) {
+    if let Err(error) = result {
+        tracing::error!(fd.name = name, %error, "{name} not {what} in the fd store, a crash of the keeper would cost it: {error}");
+    }
+}

@@ -1,0 +1,366 @@
+//! The keeper's loop: hears what happened, asks the plan, carries out what it says.
+//!
+//! One task owns everything here; whatever takes time runs in tasks of its own and comes back as a
+//! [`Happening`]. So there is no lock, and no decision is made on half of a picture.
+
+mod adopting;
+mod birth;
+mod effects;
+mod reloading;
+mod rounds;
+
+pub use birth::run;
+
+use reloading::{Untold, Waiter};
+
+use super::adoption::{self};
+use super::cgroup::OwnGroup;
+use super::control::{Asked, ControlError};
+use super::counter::GenerationCounter;
+use super::crew::Crew;
+use super::fronts::Fronts;
+use super::happening::Happening;
+use super::listeners::{ListenError, Listener};
+use super::output::OutputError;
+use super::plan::{Event, Moment, Plan};
+use super::reaper;
+use super::release::Release;
+use super::state::StateFile;
+use super::yard::Yard;
+use crate::api::{Released, ReloadOutcome};
+use crate::causes::chain;
+use crate::config::{self, ConfigSource, HttpConfig};
+use crate::id::GenerationId;
+use crate::link::Orphaned;
+use crate::systemd::given::GivenError;
+use crate::systemd::notify;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Happenings that may wait for the loop; tasks wait with the next.
+const QUEUE: usize = 1024;
+/// Happenings that are taken in one turn before the rest of the picture is brought into line.
+const TURN: usize = 64;
+
+/// How gapless runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As the main process of a unit: sockets, restarts and logs are systemd's.
+    Systemd,
+    /// In a terminal: binds by itself, and ends everything when it ends.
+    Foreground {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The instance.
+    pub name: String,
+    /// Where the configuration comes from, at every reload anew.
+    pub source: ConfigSource,
+    /// Under systemd or not.
+    pub mode: Mode,
+    /// For sockets; exists.
+    pub runtime_directory: PathBuf,
+    /// For what survives a reboot.
+    pub state_directory: Option<PathBuf>,
+}
+
+/// The keeper cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// No sockets.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The passed fds are not usable.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// No thread for the output of workers.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// No control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Something that the system must grant was not granted.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] io::Error),
+}
+
+/// How far READY=1 is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// The first start is under way.
+    Undecided,
+    /// It was decided, by this keeper or an earlier one.
+    Decided,
+    /// systemd knows.
+    Said,
+}
+
+/// How the keeper ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nothing is left.
+    Finished,
+    /// Everything is left to the next keeper.
+    Left,
+}
+
+/// Everything the keeper is.
+pub(super) struct Keeper {
+    options: Options,
+    yard: Yard,
+    group: Option<OwnGroup>,
+    listeners: Vec<Listener>,
+    env: BTreeMap<OsString, OsString>,
+    pub(super) plan: Plan,
+    releases: BTreeMap<u64, Release>,
+    next_release: u64,
+    /// What new fronts are born with.
+    http: HttpConfig,
+    log_level: String,
+    pub(super) crews: BTreeMap<GenerationId, Crew>,
+    pub(super) fronts: Fronts,
+    waiters: Vec<Waiter>,
+    untold: VecDeque<Untold>,
+    pub(super) last_outcome: Option<ReloadOutcome>,
+    counter: Option<GenerationCounter>,
+    state: Option<StateFile>,
+    events: VecDeque<Event>,
+    /// Fronts that died young in a row.
+    young_fronts: u32,
+    /// When the next front is due, if one is missing.
+    front_due: Option<Moment>,
+    readiness: Readiness,
+    /// SIGHUP came and READY=1 has to follow.
+    is_reloading: bool,
+    /// The unit is being restarted: at SIGTERM, leave everything to the next keeper.
+    released: Option<Moment>,
+    end: Option<End>,
+    is_dirty: bool,
+    stops: u32,
+    pub(super) status: String,
+    began: Moment,
+    probing: JoinSet<()>,
+    watchdog: Option<Duration>,
+}
+
+/// Now, on the clock that the next keeper shares.
+pub(super) fn now() -> Moment {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Moment::new(Duration::new(seconds, nanos))
+}
+
+impl Keeper {
+    /// Until it is finished or left to the next keeper.
+    async fn turn(&mut self, mut inbox: mpsc::Receiver<Happening>) {
+        let mut beat = tokio::time::interval(self.beat_interval());
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while self.end.is_none() {
+            let wait = self.deadline().map(|deadline| deadline - now());
+            tokio::select! {
+                happening = inbox.recv() => {
+                    let mut next = happening;
+                    for _ in 0..TURN {
+                        let Some(happening) = next else { break };
+                        self.hear(happening);
+                        next = inbox.try_recv().ok();
+                    }
+                }
+                () = sleep_for(wait) => self.tick(),
+                _ = beat.tick() => self.beat(),
+            }
+            self.work();
+            self.say_ready_if_decided();
+        }
+        self.leave();
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        let untold = self.untold.front().map(|untold| untold.until);
+        self.plan
+            .deadline()
+            .into_iter()
+            .chain(self.front_due)
+            .chain(untold)
+            .min()
+    }
+
+    fn tick(&mut self) {
+        if self.front_due.is_some_and(|due| due <= now()) {
+            self.front_due = None;
+            self.bear_front();
+        }
+        self.events.push_back(Event::Tick);
+    }
+
+    fn hear(&mut self, happening: Happening) {
+        let is_news = !matches!(
+            happening,
+            Happening::LanesAnswered | Happening::FrontSaid(..)
+        );
+        self.is_dirty |= is_news;
+        match happening {
+            Happening::WorkerExited(life, ending) => {
+                let plan = self.plan.generation(life.generation);
+                let is_expected = plan.is_none_or(|plan| plan.phase.is_stopping());
+                if let Some(crew) = self.crews.get_mut(&life.generation)
+                    && crew.exited(life, ending, is_expected, now())
+                {
+                    self.events
+                        .push_back(Event::WorkerExited(life.generation, life.slot));
+                }
+            }
+            Happening::WorkerAnswers(life, endpoint) => {
+                if let Some(crew) = self.crews.get_mut(&life.generation)
+                    && crew.answers(life, endpoint)
+                {
+                    self.events
+                        .push_back(Event::WorkerReady(life.generation, life.slot));
+                }
+            }
+            Happening::Notices(life, notices) => self.notices(life, notices),
+            Happening::WorkerSilent(life) => {
+                tracing::warn!(generation = %life.generation, worker = %life.slot, "{} {} sent no WATCHDOG=1 in time, replacing it", life.generation, life.slot);
+                self.events
+                    .push_back(Event::WorkerHung(life.generation, life.slot));
+            }
+            Happening::FrontSaid(id, message) => self.fronts.said(id, message),
+            Happening::FrontExited(id, ending) => self.front_exited(id, ending),
+            Happening::FrontHung(id) => {
+                tracing::error!(front = %id, "{id} does not answer, replacing it; the app goes on");
+                self.fronts.kill(id);
+            }
+            Happening::LanesAnswered => log_up("watchdog", notify::watchdog()),
+            Happening::Reload => self.reload_by_signal(),
+            Happening::Stop => self.stop(),
+            Happening::ChildEnded => self.reap_orphans(),
+            Happening::Asked(asked) => self.answer(asked),
+        }
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        // An asker that left is no concern: the answer is dropped with its channel.
+        match asked {
+            Asked::Status(answer) => drop(answer.send(self.status())),
+            Asked::Metrics(answer) => drop(answer.send(self.metrics())),
+            Asked::Reload(answer) => {
+                let config = config::load(&self.options.source);
+                self.begin_generation(config, Some(answer));
+            }
+            Asked::Release(answer) => {
+                self.released = Some(now());
+                self.save_state();
+                log_up("state", notify::barrier(Duration::from_secs(5)));
+                let crews = self.crews.values().flat_map(Crew::pids);
+                drop(answer.send(Released {
+                    pids: self.fronts.pids().chain(crews).collect(),
+                }));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if self
+            .released
+            .is_some_and(|at| now() - at < adoption::RELEASE_HOLDS)
+        {
+            tracing::info!("leaving everything to the next keeper");
+            self.end = Some(End::Left);
+            return;
+        }
+        self.stops += 1;
+        if self.stops > 1 {
+            tracing::warn!("told to stop a second time, ending at once");
+            self.events.push_back(Event::StopNow);
+            return;
+        }
+        tracing::info!("stopping: finishing requests");
+        log_up("stopping", notify::stopping());
+        self.events.push_back(Event::Stop);
+    }
+
+    fn reap_orphans(&self) {
+        let known: HashSet<u32> = self
+            .fronts
+            .pids()
+            .chain(self.crews.values().flat_map(Crew::pids))
+            .collect();
+        for (pid, ending) in reaper::reap_orphans(&known) {
+            tracing::debug!(pid, why = %ending, "reaped an orphan");
+        }
+    }
+
+    /// The last thing: nothing of a finished keeper stays in the fd store; a left one keeps all.
+    fn leave(&mut self) {
+        if self.end == Some(End::Left) {
+            self.save_state();
+            return;
+        }
+        adoption::forget(&self.fronts, self.crews.values());
+        tracing::info!("stopped");
+    }
+
+    fn save_state(&mut self) {
+        let remembered = self.remember();
+        if let Some(state) = &mut self.state
+            && let Err(error) = state.save(&remembered)
+        {
+            tracing::error!(error = %chain(&error), "state not written down, a crash of the keeper now would restart the app: {error}");
+        }
+        self.is_dirty = false;
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    pub(super) fn began(&self) -> Moment {
+        self.began
+    }
+
+    pub(super) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn orphaned(&self) -> Orphaned {
+        match self.options.mode {
+            Mode::Systemd => Orphaned::ServeOn,
+            Mode::Foreground { .. } => Orphaned::EndAll,
+        }
+    }
+}
+
+/// The unit of an instance, without suffix.
+pub fn unit(name: &str) -> String {
+    if name == "gapless" {
+        name.into()
+    } else {
+        format!("gapless@{name}")
+    }
+}
+
+fn log_up(what: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(what, %error, "systemd was not told of {what}, continuing: {error}");
+    }
+}
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,141 @@
+//! To start is to adopt what runs.
+
+use super::Keeper;
+use crate::id::GenerationId;
+use crate::id::Slot;
+use crate::keeper::adoption::{Kept, Remembered};
+use crate::keeper::crew::Crew;
+use crate::keeper::fronts::RememberedFront;
+use crate::keeper::plan::{Event, SlotState};
+use crate::keeper::stored;
+use crate::systemd::given;
+use std::collections::BTreeSet;
+
+impl Keeper {
+    /// Takes over what the previous keeper left, and ends what it cannot know. Says whether this is
+    /// a restart of the unit, which begins a new generation and a new front.
+    pub(super) fn adopt(&mut self, remembered: Option<Remembered>, mut kept: Kept) -> bool {
+        let was_released = remembered
+            .as_ref()
+            .is_some_and(|was| was.released.is_some());
+        if let Some(remembered) = remembered {
+            self.take_up(remembered, &mut kept);
+        }
+        kept.forget_rest();
+        self.end_strangers();
+        was_released
+    }
+
+    fn take_up(&mut self, remembered: Remembered, kept: &mut Kept) {
+        self.plan = remembered.plan;
+        self.releases = remembered.releases;
+        self.next_release = remembered.next_release;
+        self.http = remembered.http;
+        self.log_level = remembered.log_level;
+        self.last_outcome = remembered.last_outcome;
+        self.fronts.resume(remembered.next_front, remembered.cell);
+        self.fronts.totals = remembered.totals;
+        for front in remembered.fronts {
+            self.take_up_front(front, kept);
+        }
+        for crew in remembered.crews {
+            let id = crew.id;
+            let (crew, dead) = Crew::adopt(crew, &self.yard, &mut |name| kept.take(name));
+            self.crews.insert(id, crew);
+            self.events
+                .extend(dead.into_iter().map(|slot| Event::WorkerExited(id, slot)));
+        }
+        self.bury_missing();
+    }
+
+    fn take_up_front(&mut self, front: RememberedFront, kept: &mut Kept) {
+        let id = front.id();
+        let (pidfd, link) = (
+            kept.take(&stored::of_front(id, "pidfd")),
+            kept.take(&stored::of_front(id, "link")),
+        );
+        let alive = pidfd.and_then(|pidfd| Some((given::pid_of_pidfd(&pidfd)?, pidfd)));
+        let (Some((pid, pidfd)), Some(link)) = (alive, link) else {
+            tracing::warn!(front = %id, "{id} ended while no keeper was watching");
+            stored::forget(&stored::of_front(id, "pidfd"));
+            stored::forget(&stored::of_front(id, "link"));
+            return;
+        };
+        if let Err(error) = self.fronts.adopt(front, pid, pidfd, link) {
+            tracing::error!(front = %id, %error, "{id} not adopted: {error}");
+        }
+    }
+
+    /// Workers of which the plan knows but of which nothing was kept: killed between the decision
+    /// and the fd store.
+    fn bury_missing(&mut self) {
+        let has_process = |(index, state): (usize, &SlotState)| {
+            state
+                .has_process()
+                .then(|| u32::try_from(index).ok().map(Slot))
+                .flatten()
+        };
+        let expected: Vec<(GenerationId, Slot)> = self
+            .plan
+            .generations()
+            .flat_map(|generation| {
+                generation
+                    .slots
+                    .iter()
+                    .enumerate()
+                    .filter_map(has_process)
+                    .map(|s| (generation.id, s))
+            })
+            .collect();
+        for (id, slot) in expected {
+            let is_there = self
+                .crews
+                .get(&id)
+                .is_some_and(|crew| crew.has_worker(slot));
+            let event = Event::WorkerExited(id, slot);
+            if !is_there && !self.events.contains(&event) {
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    /// No process is unknown to the keeper: whatever runs in a control group of ours that nobody
+    /// remembers was started by a keeper that died before it could write it down.
+    fn end_strangers(&self) {
+        let Some(group) = &self.group else { return };
+        let crews = self.crews.keys().map(ToString::to_string);
+        let fronts = self
+            .fronts
+            .status()
+            .into_iter()
+            .map(|front| front.id.to_string());
+        let known: BTreeSet<String> = crews.chain(fronts).collect();
+        for name in group.children() {
+            if !known.contains(&name) {
+                tracing::warn!(
+                    group = name,
+                    "processes of {name} are ended: no keeper remembers them"
+                );
+                group.discard(&name);
+            }
+        }
+    }
+
+    /// All that the next keeper must know.
+    pub(super) fn remember(&self) -> Remembered {
+        Remembered {
+            plan: self.plan.clone(),
+            releases: self.releases.clone(),
+            next_release: self.next_release,
+            cell: self.fronts.cell().clone(),
+            next_front: self.fronts.next(),
+            http: self.http.clone(),
+            log_level: self.log_level.clone(),
+            crews: self.crews.values().map(Crew::remember).collect(),
+            fronts: self.fronts.remember(),
+            totals: self.fronts.totals.clone(),
+            released: self.released,
+            last_outcome: self.last_outcome.clone(),
+        }
+    }
+}

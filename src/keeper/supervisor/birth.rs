@@ -1,0 +1,214 @@
+//! How a keeper begins: what it needs from the system, what it takes up, what it begins anew.
+
+use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, now, unit};
+use crate::causes::chain;
+use crate::config::{self, Config, ConfigError, HttpConfig};
+use crate::id::GenerationId;
+use crate::keeper::adoption::{self, Remembered};
+use crate::keeper::cgroup::OwnGroup;
+use crate::keeper::control;
+use crate::keeper::counter::GenerationCounter;
+use crate::keeper::fronts::Fronts;
+use crate::keeper::happening::{Happening, Outbox};
+use crate::keeper::listeners;
+use crate::keeper::output::{Output, Sink};
+use crate::keeper::plan::Plan;
+use crate::keeper::reaper;
+use crate::keeper::spawn;
+use crate::keeper::totals::Totals;
+use crate::keeper::yard::Yard;
+use crate::systemd::given;
+use crate::systemd::{journal, notify};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::rc::Rc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinSet, LocalSet};
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// [`KeeperError`] when it cannot begin; nothing was started then.
+pub fn run(options: Options) -> Result<(), KeeperError> {
+    // Before anything else, while there is one thread: these fds must not leak into children.
+    let given = if options.mode == Mode::Systemd {
+        given::take()?
+    } else {
+        Vec::new()
+    };
+    spawn::harden_self().map_err(|error| KeeperError::System("make itself unreadable", error))?;
+    reaper::become_subreaper()
+        .map_err(|error| KeeperError::System("become the reaper of its workers", error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| KeeperError::System("start its loop", error))?;
+    LocalSet::new().block_on(&runtime, async move {
+        let (outbox, inbox) = Outbox::new(QUEUE);
+        let mut keeper = Keeper::begin(options, given, &outbox)?;
+        keeper.turn(inbox).await;
+        Ok(())
+    })
+}
+
+impl Keeper {
+    fn begin(
+        options: Options,
+        given: Vec<given::Given>,
+        outbox: &Outbox,
+    ) -> Result<Self, KeeperError> {
+        let mut kept = adoption::sort(given);
+        let unit = unit(&options.name);
+        let listeners = match &options.mode {
+            Mode::Systemd => listeners::from_given(kept.sockets(), kept.listeners(), &unit)?,
+            Mode::Foreground { host, port } => listeners::bind(host, *port)?,
+        };
+        let control = control::listen(
+            &options.runtime_directory,
+            match options.mode {
+                Mode::Systemd => control::Present::Replaced,
+                Mode::Foreground { .. } => control::Present::Respected,
+            },
+        )?;
+        let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let config = config::load(&options.source);
+        let sink = match options.mode {
+            Mode::Systemd if journal::is_connected() => Sink::Journal {
+                name: options.name.clone(),
+            },
+            Mode::Systemd | Mode::Foreground { .. } => Sink::Terminal,
+        };
+        let output = Output::start(sink)?;
+        let yard = Yard {
+            name: options.name.clone(),
+            runtime_directory: options.runtime_directory.clone(),
+            env: Rc::new(spawn::app_environment(env.clone())),
+            output: Rc::new(output),
+            outbox: outbox.clone(),
+            is_foreground: options.mode != Mode::Systemd,
+        };
+        let (counter, first) = generation_counter(&options);
+        let now = now();
+        let mut keeper = Self {
+            // In a terminal the group is shared with whatever else runs there.
+            group: (options.mode == Mode::Systemd)
+                .then(OwnGroup::find)
+                .flatten(),
+            listeners,
+            env,
+            plan: Plan::new(first, seed()),
+            releases: BTreeMap::new(),
+            next_release: 1,
+            http: HttpConfig::default(),
+            log_level: "info".into(),
+            crews: BTreeMap::new(),
+            fronts: Fronts::new(outbox.clone(), Totals::beginning()),
+            waiters: Vec::new(),
+            untold: VecDeque::new(),
+            last_outcome: None,
+            counter,
+            state: None,
+            events: VecDeque::new(),
+            young_fronts: 0,
+            front_due: None,
+            readiness: Readiness::Undecided,
+            is_reloading: false,
+            released: None,
+            end: None,
+            is_dirty: true,
+            stops: 0,
+            status: String::new(),
+            began: now,
+            probing: JoinSet::new(),
+            watchdog: notify::watchdog_interval(),
+            yard,
+            options,
+        };
+        tokio::task::spawn_local(control::serve(control, outbox.clone()));
+        hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
+        let remembered = keeper.open_state(&mut kept);
+        let was_released = keeper.adopt(remembered, kept);
+        keeper.first_round(config, was_released);
+        Ok(keeper)
+    }
+
+    /// What to begin with: everything anew, a new generation and front beside the adopted ones, or
+    /// just what was adopted.
+    fn first_round(&mut self, config: Result<Config, ConfigError>, was_released: bool) {
+        // What is live was decided long ago, and what comes beside it is a reload. And systemd must
+        // know soon: it stops a unit that is still starting without ExecStop=, so the next restart
+        // would be a plain stop.
+        if self.plan.live().is_some() {
+            self.readiness = Readiness::Decided;
+        }
+        let is_crash = self.plan.generations().next().is_some() && !was_released;
+        if is_crash {
+            if !self.fronts.has_any_current() {
+                self.bear_front();
+            }
+        } else {
+            if let Ok(config) = &config {
+                self.http = config.http.clone();
+                self.log_level.clone_from(&config.log.level);
+            }
+            self.bear_front();
+            self.begin_generation(config, None);
+        }
+        self.work();
+        self.say_ready_if_decided();
+    }
+
+    fn open_state(&mut self, kept: &mut adoption::Kept) -> Option<Remembered> {
+        let (state, remembered) = adoption::open_state(kept, self.options.mode == Mode::Systemd);
+        self.state = state;
+        remembered
+    }
+}
+
+fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
+    let Some(directory) = &options.state_directory else {
+        return (None, 1);
+    };
+    let counter = GenerationCounter::new(directory);
+    let last = counter.read().unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "generation numbers begin anew: {}", chain(&error));
+        GenerationId(0)
+    });
+    (Some(counter), last.0.saturating_add(1))
+}
+
+fn seed() -> u64 {
+    u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// SIGHUP reloads; SIGTERM and SIGINT stop; SIGCHLD reaps; the rest that would end a process is
+/// heard and ignored, because a stray signal must not cost a request.
+fn hear_signals(outbox: &Outbox) -> io::Result<()> {
+    type Heard = Option<fn() -> Happening>;
+    let signals: [(SignalKind, Heard); 9] = [
+        (SignalKind::hangup(), Some(|| Happening::Reload)),
+        (SignalKind::terminate(), Some(|| Happening::Stop)),
+        (SignalKind::interrupt(), Some(|| Happening::Stop)),
+        (SignalKind::child(), Some(|| Happening::ChildEnded)),
+        (SignalKind::user_defined1(), None),
+        (SignalKind::user_defined2(), None),
+        (SignalKind::quit(), None),
+        (SignalKind::alarm(), None),
+        (SignalKind::pipe(), None),
+    ];
+    for (kind, heard) in signals {
+        let mut stream = signal(kind)?;
+        let outbox = outbox.clone();
+        tokio::task::spawn_local(async move {
+            while stream.recv().await.is_some() {
+                if let Some(happening) = heard {
+                    outbox.put(happening()).await;
+                } else {
+                    tracing::debug!(signal = kind.as_raw_value(), "signal ignored");
+                }
+            }
+        });
+    }
+    Ok(())
+}

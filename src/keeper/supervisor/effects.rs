@@ -1,0 +1,272 @@
+//! Carrying out what the plan says.
+
+use super::{End, Keeper, Readiness, log_up, now};
+use crate::causes::chain;
+use crate::id::FrontId;
+use crate::id::{GenerationId, Slot};
+use crate::keeper::crew::Crew;
+use crate::keeper::fronts::Birth;
+use crate::keeper::happening::WorkerLife;
+use crate::keeper::notice::Notice;
+use crate::keeper::plan::{Aim, Effect, Event, SlotState, Why};
+use crate::keeper::reaper::Ending;
+use crate::link::Target;
+use crate::systemd::notify;
+use std::time::Duration;
+
+/// A front that died this young is replaced with a delay.
+const FRONT_YOUNG: Duration = Duration::from_secs(1);
+/// Between two tries to start a front that dies young.
+const FRONT_DELAY_MIN: Duration = Duration::from_millis(50);
+const FRONT_DELAY_MAX: Duration = Duration::from_secs(5);
+
+impl Keeper {
+    /// Lets the plan take all that happened, carries out what it says, and brings fronts, state and
+    /// status into line with it.
+    pub(super) fn work(&mut self) {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                for effect in self.plan.step(now(), event) {
+                    self.carry_out(&effect);
+                }
+                self.is_dirty = true;
+            }
+            self.serve_target();
+            self.find_drained();
+            self.tell_outcomes();
+            if self.events.is_empty() {
+                break;
+            }
+        }
+        if self.is_dirty {
+            let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
+            self.releases.retain(|release, _| wanted.contains(release));
+            self.save_state();
+            self.say_status();
+        }
+    }
+
+    fn carry_out(&mut self, effect: &Effect) {
+        match *effect {
+            Effect::Begun(id) => self.begun(id),
+            Effect::Spawn(id, slot) => self.spawn(id, slot),
+            Effect::Terminate(id) => self.with_crew(id, Crew::terminate),
+            Effect::Kill(id) => {
+                tracing::warn!(generation = %id, "{id} did not end in time, killing it");
+                self.with_crew(id, Crew::kill);
+            }
+            Effect::KillWorker(id, slot) => self.with_crew(id, |crew| crew.kill_worker(slot)),
+            Effect::Cut(id) => self.fronts.cut(id),
+            Effect::Decided(id, decision) => self.decided(id, decision),
+            Effect::Gone(id, why) => self.gone(id, why),
+            Effect::DrainFronts => {
+                self.fronts.drain();
+                if self.fronts.is_empty() {
+                    self.events.push_back(Event::FrontsGone);
+                }
+            }
+            Effect::EndFronts => self.fronts.end(),
+            Effect::Finished => self.end = Some(End::Finished),
+        }
+    }
+
+    fn begun(&mut self, id: GenerationId) {
+        let Some(terms) = self.plan.generation(id).map(|generation| &generation.terms) else {
+            return;
+        };
+        let Some(release) = self.releases.get(&terms.release).cloned() else {
+            return;
+        };
+        let cgroup = self.group.as_ref().and_then(|group| match group.create(&id.to_string()) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                tracing::warn!(generation = %id, %error, "no control group for {id}, its processes are ended one by one: {error}");
+                None
+            }
+        });
+        tracing::info!(generation = %id, release = release.label, "{id} begins: release {}", release.label);
+        self.crews
+            .insert(id, Crew::new(id, release, cgroup, &self.yard));
+        if let Some(counter) = &self.counter
+            && let Err(error) = counter.write(id)
+        {
+            tracing::warn!(error = %chain(&error), "generation number not written, it may be used again after a reboot: {}", chain(&error));
+        }
+    }
+
+    fn spawn(&mut self, id: GenerationId, slot: Slot) {
+        let Some(crew) = self.crews.get_mut(&id) else {
+            return;
+        };
+        if crew.is_respawn(slot) {
+            self.fronts.totals.respawns += 1;
+        }
+        if let Err(error) = crew.start(slot, &self.yard, now()) {
+            tracing::error!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not started: {}", chain(&error));
+            self.events.push_back(Event::WorkerExited(id, slot));
+        }
+    }
+
+    fn gone(&mut self, id: GenerationId, why: Why) {
+        tracing::info!(generation = %id, why = %why, "{id} is gone: {why}");
+        if let Some(crew) = self.crews.remove(&id) {
+            crew.forget();
+            crew.bury(&self.yard);
+        }
+    }
+
+    /// The cell follows the plan and the workers.
+    fn serve_target(&mut self) {
+        let target = match self.plan.aim() {
+            Aim::Hold => Target::Hold,
+            Aim::Refuse => Target::Refuse,
+            Aim::Live(generation) => {
+                let plan = self.plan.generation(generation);
+                let is_ready = |slot: Slot| {
+                    let index = usize::try_from(slot.0).unwrap_or(usize::MAX);
+                    let slots = plan.map(|plan| plan.slots.as_slice()).unwrap_or_default();
+                    slots.get(index).is_some_and(SlotState::is_ready)
+                };
+                let crew = self.crews.get(&generation);
+                let backends = crew.map(|crew| crew.backends(is_ready)).unwrap_or_default();
+                Target::Live {
+                    generation,
+                    backends,
+                }
+            }
+        };
+        if target == Target::Refuse {
+            self.crews.values().for_each(Crew::turn_away);
+        }
+        if !self.fronts.serve(target) {
+            return;
+        }
+        self.is_dirty = true;
+        let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
+        for (id, crew) in &mut self.crews {
+            let is_live = live == Some(*id);
+            match (is_live, crew.left_cell_at) {
+                (true, _) => crew.left_cell_at = None,
+                (false, None) => crew.left_cell_at = Some(seq),
+                (false, Some(_)) => {}
+            }
+        }
+    }
+
+    fn find_drained(&mut self) {
+        let draining = self
+            .plan
+            .generations()
+            .filter(|g| g.phase.is_draining())
+            .map(|g| g.id);
+        for id in draining.collect::<Vec<_>>() {
+            let left_at = self.crews.get(&id).and_then(|crew| crew.left_cell_at);
+            if left_at.is_some_and(|seq| self.fronts.is_drained(id, seq)) {
+                self.events.push_back(Event::Drained(id));
+            }
+        }
+    }
+
+    pub(super) fn notices(&mut self, life: WorkerLife, notices: Vec<Notice>) {
+        let Some(crew) = self.crews.get_mut(&life.generation) else {
+            return;
+        };
+        for notice in crew.said(life, notices, &self.yard) {
+            match notice {
+                Notice::ExtendTimeout(by) => {
+                    self.events
+                        .push_back(Event::BootExtended(life.generation, life.slot, by));
+                }
+                Notice::WatchdogTrigger => {
+                    self.events
+                        .push_back(Event::WorkerHung(life.generation, life.slot));
+                }
+                Notice::Ready
+                | Notice::Reloading
+                | Notice::Stopping
+                | Notice::Status(_)
+                | Notice::Watchdog => {}
+            }
+        }
+    }
+
+    /// Starts a front; the older ones retire when it is ready.
+    pub(super) fn bear_front(&mut self) {
+        if self.plan.is_stopping() {
+            return;
+        }
+        let cgroup = self
+            .group
+            .as_ref()
+            .and_then(|group| group.create(&FrontId(self.fronts.next()).to_string()).ok());
+        let birth = Birth {
+            name: &self.options.name,
+            http: &self.http,
+            log_level: &self.log_level,
+            listeners: self.listeners.iter().map(|listener| &listener.fd).collect(),
+            runtime_directory: &self.options.runtime_directory,
+            cgroup: cgroup.as_deref(),
+            orphaned: self.orphaned(),
+            env: &self.env,
+            now: now(),
+        };
+        if let Err(error) = self.fronts.bear(&birth) {
+            tracing::error!(error = %chain(&error), "no new front, trying again: {}", chain(&error));
+            self.delay_front();
+        }
+        self.is_dirty = true;
+    }
+
+    pub(super) fn front_exited(&mut self, id: FrontId, ending: Ending) {
+        let Some(exited) = self.fronts.exited(id, &self.options.runtime_directory) else {
+            return;
+        };
+        if let Some(group) = &self.group {
+            group.discard(&id.to_string());
+        }
+        if self.plan.is_stopping() {
+            if self.fronts.is_empty() {
+                self.events.push_back(Event::FrontsGone);
+            }
+            return;
+        }
+        if !exited.was_wanted {
+            tracing::info!(front = %id, why = %ending, "{id} is gone");
+            return;
+        }
+        self.fronts.totals.front_deaths += 1;
+        tracing::error!(front = %id, why = %ending, lost = exited.in_flight, "{id} {ending}, starting another front; the app goes on");
+        if self.fronts.has_any_current() {
+            return;
+        }
+        if now() - exited.born < FRONT_YOUNG {
+            self.young_fronts = self.young_fronts.saturating_add(1);
+            self.delay_front();
+        } else {
+            self.young_fronts = 0;
+            self.bear_front();
+        }
+    }
+
+    fn delay_front(&mut self) {
+        let doublings = self.young_fronts.min(10);
+        let delay = FRONT_DELAY_MIN
+            .saturating_mul(1_u32 << doublings)
+            .min(FRONT_DELAY_MAX);
+        self.front_due = Some(now() + delay);
+    }
+
+    /// READY=1 as soon as the first start is decided one way or the other.
+    pub(super) fn say_ready_if_decided(&mut self) {
+        if self.readiness == Readiness::Decided {
+            self.readiness = Readiness::Said;
+            log_up("ready", notify::ready());
+        }
+    }
+
+    fn with_crew(&self, id: GenerationId, act: impl FnOnce(&Crew)) {
+        if let Some(crew) = self.crews.get(&id) {
+            act(crew);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the keeper does by the clock: feeds systemd's watchdog, asks the lanes, asks for time.
+
+use super::{Keeper, Readiness, log_up, now};
+use crate::id::FrontId;
+use crate::keeper::happening::{Happening, Outbox};
+use crate::keeper::lane_probe;
+use crate::systemd::notify;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Between two rounds when systemd does not want to hear of us more often.
+const ROUND: Duration = Duration::from_secs(2);
+/// A lane that does not answer within this time hangs.
+const ANSWER: Duration = Duration::from_secs(5);
+/// A front must have its lanes up within this time.
+const FRONT_BOOT: Duration = Duration::from_secs(10);
+/// Asked for at every round of a long start, reload or stop: well above the round itself.
+const MORE_TIME: Duration = Duration::from_secs(20);
+
+impl Keeper {
+    pub(super) fn beat_interval(&self) -> Duration {
+        self.watchdog
+            .map_or(ROUND, |watchdog| (watchdog / 3).min(ROUND))
+    }
+
+    pub(super) fn beat(&mut self) {
+        let is_starting = self.readiness != Readiness::Said || self.plan.coming().is_some();
+        if is_starting || self.plan.is_stopping() {
+            log_up("more time", notify::extend_timeout(MORE_TIME));
+        }
+        self.fronts.kill_late(now(), FRONT_BOOT);
+        while self.probing.try_join_next().is_some() {}
+        if !self.probing.is_empty() {
+            return;
+        }
+        let probes = self.fronts.probes(&self.options.runtime_directory);
+        if probes.is_empty() {
+            // No front serves: its replacement, or the end, is under way within its own limits.
+            log_up("watchdog", notify::watchdog());
+        } else {
+            self.probing
+                .spawn_local(ask_lanes(probes, self.yard.outbox.clone()));
+        }
+    }
+}
+
+async fn ask_lanes(probes: Vec<(FrontId, PathBuf)>, outbox: Outbox) {
+    for (id, path) in probes {
+        let answer = tokio::time::timeout(ANSWER, lane_probe::ask(&path)).await;
+        match answer {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                // A front that has just ended refuses too; its exit is heard elsewhere.
+                tracing::debug!(front = %id, %error, "a lane refused its probe");
+                return;
+            }
+            Err(_late) => {
+                tracing::error!(front = %id, limit_s = ANSWER.as_secs(), lane = %path.display(), "a lane of {id} did not answer its probe");
+                outbox.put(Happening::FrontHung(id)).await;
+                return;
+            }
+        }
+    }
+    outbox.put(Happening::LanesAnswered).await;
+}

@@ -1,0 +1,82 @@
+//! Counters of all fronts together, living and dead.
+
+use crate::api::RequestTotals;
+use crate::link::Counters;
+use serde::{Deserialize, Serialize};
+
+/// Cause of what was in flight on a front that died: no front counts it among its responses.
+const FRONT_DIED: &str = "front_died";
+
+/// Sums that only grow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Summed over fronts.
+    pub counters: Counters,
+    /// Unix time at which this began to count, in seconds.
+    pub since_unix_seconds: u64,
+    /// Workers respawned.
+    pub respawns: u64,
+    /// Fronts that ended though they were wanted.
+    pub front_deaths: u64,
+    /// Generations that went live.
+    pub swaps: u64,
+    /// Generations that failed to.
+    pub failed_starts: u64,
+}
+
+impl Totals {
+    /// Nothing yet; counting from now.
+    pub fn beginning() -> Self {
+        let since = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+        Self {
+            since_unix_seconds: since,
+            ..Self::default()
+        }
+    }
+
+    /// Adds the counters of one front.
+    pub fn add(&mut self, more: &Counters) {
+        let sum = &mut self.counters;
+        sum.connections_accepted += more.connections_accepted;
+        sum.connections_inherited += more.connections_inherited;
+        sum.held += more.held;
+        sum.retries += more.retries;
+        sum.tunnels_ended += more.tunnels_ended;
+        sum.duration_micros += more.duration_micros;
+        for (sum, more) in sum.responses.iter_mut().zip(more.responses) {
+            *sum += more;
+        }
+        if sum.duration_counts.len() < more.duration_counts.len() {
+            sum.duration_counts.resize(more.duration_counts.len(), 0);
+        }
+        for (sum, more) in sum.duration_counts.iter_mut().zip(&more.duration_counts) {
+            *sum += more;
+        }
+        for (cause, more) in &more.refusals {
+            *sum.refusals.entry(cause.clone()).or_default() += more;
+        }
+        for (cause, more) in &more.lost {
+            *sum.lost.entry(cause.clone()).or_default() += more;
+        }
+    }
+
+    /// Adds the counters of a front that is gone; what it had in flight is lost.
+    pub fn bury(&mut self, last: &Counters, in_flight: u64) {
+        self.add(last);
+        if in_flight > 0 {
+            *self.counters.lost.entry(FRONT_DIED.into()).or_default() += in_flight;
+        }
+    }
+
+    /// For the status.
+    pub fn requests(&self) -> RequestTotals {
+        let died = self.counters.lost.get(FRONT_DIED).copied().unwrap_or(0);
+        RequestTotals {
+            total: self.counters.responses.iter().sum::<u64>() + died,
+            lost: self.counters.lost.values().sum(),
+            retries: self.counters.retries,
+            held: self.counters.held,
+            since_unix_seconds: self.since_unix_seconds,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a process uses, from /proc/PID/stat (proc_pid_stat(5)).
+
+use rustix::param::{clock_ticks_per_second, page_size};
+use std::time::Duration;
+
+/// Of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident set.
+    pub memory_bytes: u64,
+    /// User and system time since it began.
+    pub cpu: Duration,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// None when the process is gone or not ours to see.
+pub fn of(pid: u32) -> Option<Usage> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse(stat: &str) -> Option<Usage> {
+    // The name (field 2) may hold anything, so fields are counted from the last parenthesis.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number.checked_sub(3)?)?.parse::<u64>().ok();
+    let ticks = field(14)?.checked_add(field(15)?)?;
+    let page = u64::try_from(page_size()).ok()?;
+    Some(Usage {
+        memory_bytes: field(24)?.saturating_mul(page),
+        cpu: Duration::from_millis(ticks.saturating_mul(1000) / clock_ticks_per_second().max(1)),
+        threads: field(20)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn our_own_usage_is_plausible() {
+        let usage = of(std::process::id()).unwrap();
+        assert!(usage.memory_bytes > 100_000 && usage.threads >= 1);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let rest = (3..=52)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert_eq!(
+            parse(&format!("7 (a) b) S {}", &rest[2..]))
+                .unwrap()
+                .threads,
+            20
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn junk_is_no_usage_and_no_panic(junk in ".*") {
+            let _ = parse(&junk);
+        }
+    }
+}

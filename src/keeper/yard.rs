@@ -1,0 +1,24 @@
+//! The yard: what all workers of all generations share.
+
+use super::happening::Outbox;
+use super::output::Output;
+use super::spawn::Environment;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Handed to every crew.
+#[derive(Clone)]
+pub struct Yard {
+    /// The instance.
+    pub name: String,
+    /// For sockets.
+    pub runtime_directory: PathBuf,
+    /// The keeper's environment without what is only for the keeper.
+    pub env: Rc<Environment>,
+    /// Where workers' lines go.
+    pub output: Rc<Output>,
+    /// The keeper's loop.
+    pub outbox: Outbox,
+    /// No next keeper can come: workers end with this one.
+    pub is_foreground: bool,
+}
