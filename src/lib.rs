@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod causes;
+pub mod cli;
 pub mod config;
 pub mod exec;
 pub mod front;

@@ -1,0 +1,227 @@
+//! The command line: one file per command below; each talks to the control socket as any client
+//! would, or becomes one of the processes.
+//!
+//! A command returns an [`Exit`] or a [`CliError`]; only [`main`] turns them into messages and the
+//! exit code, and only `output` writes.
+
+mod arguments;
+mod check;
+mod client;
+mod exec;
+mod exit;
+mod front;
+mod handover;
+mod instance;
+mod output;
+mod reload;
+mod run;
+mod serve;
+mod status;
+mod sweep;
+
+pub use arguments::{
+    CheckArgs, Cli, Command, HandoverArgs, ReloadArgs, RunArgs, ServeArgs, StatusArgs, SweepArgs,
+};
+pub use client::ClientError;
+pub use exit::Exit;
+pub use instance::{
+    FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
+    system_directory,
+};
+
+use crate::config::ConfigError;
+use crate::front::FrontError;
+use crate::keeper::KeeperError;
+use crate::systemd::given::GivenError;
+use crate::systemd::job::JobError;
+use crate::systemd::journal::JournalError;
+use crate::systemd::scope::ScopeError;
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use thiserror::Error;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// Only gapless itself runs this.
+    #[error("gapless {0} is started by gapless only, not by hand")]
+    NotByHand(&'static str),
+    /// The keeper cannot begin.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The front cannot begin.
+    #[error(transparent)]
+    Front(#[from] FrontError),
+    /// The fds that were passed cannot be used.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// There is no log.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// systemd does not say what it is doing.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// systemd does not take the survivors of a restart.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// A directory cannot be used.
+    #[error("cannot use the directory {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something between processes of gapless went wrong.
+    #[error("cannot {what}")]
+    Internal {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No instance to talk to.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The instance does not answer as it should.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl CliError {
+    /// The exit code that tells scripts what happened.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CliError::NotByHand(_) => Exit::Usage,
+            CliError::Keeper(_)
+            | CliError::Front(_)
+            | CliError::Given(_)
+            | CliError::Journal(_)
+            | CliError::Job(_)
+            | CliError::Scope(_)
+            | CliError::Directory { .. }
+            | CliError::Internal { .. } => Exit::Failed,
+            CliError::Config(_) => Exit::ConfigInvalid,
+            CliError::Find(error) => error.exit(),
+            CliError::Client(error) => error.exit(),
+        }
+    }
+}
+
+/// The grammar of the command line, for manuals and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the arguments, runs the command, and says the truth in the exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The chain loader's arguments are its own, to the letter: they end in the app's command.
+    match arguments.as_slice() {
+        [_, verb, rest @ ..] if verb == "exec" => exec::run(rest.to_vec()),
+        _ => main_of(arguments).into(),
+    }
+}
+
+fn main_of(arguments: Vec<OsString>) -> Exit {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => concluded(dispatch(cli.command)),
+        Err(error) => {
+            // Help and version are "errors" too, for standard output and exit code 0.
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            output::tolerate(error.print());
+            exit
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Front => front::run(),
+        Command::Handover(args) => handover::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+    }
+}
+
+fn concluded(result: Result<Exit, CliError>) -> Exit {
+    let error = match result {
+        Ok(exit) => return exit,
+        Err(error) => error,
+    };
+    if let CliError::Config(invalid) = &error {
+        output::complain(invalid.render(output::look()).trim_end());
+    } else {
+        output::complain(&format!("gapless: {}", crate::causes::chain(&error)));
+    }
+    error.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_of(arguments: &[&str]) -> Exit {
+        main_of(arguments.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        assert_eq!(exit_of(&["gapless", "relaod"]), Exit::Usage);
+        assert_eq!(exit_of(&["gapless"]), Exit::Usage);
+        assert_eq!(exit_of(&["gapless", "serve", "../evil"]), Exit::Usage);
+    }
+
+    #[test]
+    fn the_version_is_no_failure() {
+        assert_eq!(exit_of(&["gapless", "--version"]), Exit::Done);
+    }
+
+    #[test]
+    fn an_invalid_configuration_exits_with_5() {
+        assert_eq!(
+            exit_of(&["gapless", "check", "/nonexistent.toml"]),
+            Exit::ConfigInvalid
+        );
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_long_help() {
+        let help = command().render_long_help().to_string();
+        for exit in Exit::ALL {
+            let line = format!("  {}  {}", exit.code(), exit.meaning());
+            assert!(help.contains(&line), "{line:?} is not in\n{help}");
+        }
+    }
+
+    #[test]
+    fn the_command_of_run_stands_after_two_dashes() {
+        let cli = Cli::try_parse_from(["gapless", "run", "--port", "0", "--", "bun", "--watch"]);
+        let Command::Run(args) = cli.unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!(args.command, ["bun", "--watch"]);
+        assert_eq!(args.port, 0);
+    }
+}

@@ -1,0 +1,229 @@
+//! `gapless check`: what a configuration means, or everything that is wrong with it.
+
+use super::output::say;
+use super::{CheckArgs, CliError, Exit};
+use crate::config::{
+    self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig, Listen,
+    LogConfig, RestartConfig,
+};
+use anstyle::{AnsiColor, Style};
+use std::path::Path;
+use std::time::Duration;
+
+/// Starts nothing and asks nobody.
+pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
+    let source = ConfigSource {
+        file: Some(args.file.clone()),
+        ..ConfigSource::default()
+    };
+    let config = config::load(&source)?;
+    say(&render(&args.file, &config));
+    Ok(Exit::Done)
+}
+
+fn render(file: &Path, config: &Config) -> String {
+    let green = Style::new().fg_color(Some(AnsiColor::Green.into())).bold();
+    let app = &config.app;
+    let mut lines = vec![
+        format!("{green}OK{green:#}  {}", file.display()),
+        format!("  command    {}", shown_command(&app.command)),
+        format!("  directory  {}", app.directory.display()),
+        format!("  listen     {}", shown_listen(app.listen)),
+        format!("  workers    {}", app.workers),
+    ];
+    let default = Config {
+        app: AppConfig::new(Vec::new(), app.directory.clone()),
+        health: HealthConfig::default(),
+        restart: RestartConfig::default(),
+        http: HttpConfig::default(),
+        log: LogConfig::default(),
+    };
+    let changed: Vec<_> = settings(config)
+        .into_iter()
+        .zip(settings(&default))
+        .filter(|((_, value), (_, default))| value != default)
+        .collect();
+    let width = changed
+        .iter()
+        .map(|((key, _), _)| key.len())
+        .max()
+        .unwrap_or(0);
+    if !changed.is_empty() {
+        lines.push("  not as by default:".to_owned());
+    }
+    for ((key, value), (_, default)) in changed {
+        lines.push(format!("    {key:width$}  {value}  (default {default})"));
+    }
+    lines.join("\n")
+}
+
+/// As a shell would need it, so that it can be tried by hand.
+fn shown_command(command: &[String]) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = |part: &String| {
+        if !part.is_empty() && part.chars().all(is_plain) {
+            part.clone()
+        } else {
+            format!("'{}'", part.replace('\'', r"'\''"))
+        }
+    };
+    command.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn shown_listen(listen: Listen) -> String {
+    match listen {
+        Listen::Auto => "auto: $PORT, LISTEN_FDS or $GAPLESS_SOCKET, as the app likes".to_owned(),
+        Listen::Port => "a free port in $PORT".to_owned(),
+        Listen::FixedPort(port) => {
+            format!("port {port}, always: the old worker stops before the new one starts")
+        }
+        Listen::Fd => "a socket by LISTEN_FDS".to_owned(),
+        Listen::Unix => "a unix socket at $GAPLESS_SOCKET".to_owned(),
+    }
+}
+
+/// Every other setting, in the order of the manual.
+fn settings(config: &Config) -> Vec<(&'static str, String)> {
+    let Config {
+        app,
+        health,
+        restart,
+        http,
+        log,
+    } = config;
+    let duration = |duration: Duration| AsDuration(duration).to_string();
+    let size = |bytes: u64| AsSize(bytes).to_string();
+    let names: Vec<_> = app.env.keys().map(String::as_str).collect();
+    let proxies: Vec<_> = http
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let head_bytes_max = u64::try_from(http.head_bytes_max).unwrap_or(u64::MAX);
+    let lanes = http
+        .lanes
+        .map_or_else(|| "one per core".to_owned(), |lanes| lanes.to_string());
+    let (lowest, highest) = health.status;
+    vec![
+        // Names only: values may be secrets, though that is not the place for them.
+        ("[app] env", or_none(&names.join(", "))),
+        ("[app] boot", duration(app.boot)),
+        ("[app] settle", duration(app.settle)),
+        ("[app] drain", duration(app.drain)),
+        ("[app] stop", duration(app.stop)),
+        (
+            "[app] watchdog",
+            app.watchdog.map_or_else(|| "none".to_owned(), duration),
+        ),
+        (
+            "[health] path",
+            or_none(health.path.as_deref().unwrap_or_default()),
+        ),
+        ("[health] status", format!("{lowest}-{highest}")),
+        ("[health] passes", health.passes.to_string()),
+        ("[health] interval", duration(health.interval)),
+        ("[health] timeout", duration(health.timeout)),
+        ("[restart] burst", restart.burst.to_string()),
+        ("[restart] interval", duration(restart.interval)),
+        ("[restart] delay_min", duration(restart.delay_min)),
+        ("[restart] delay_max", duration(restart.delay_max)),
+        ("[http] lanes", lanes),
+        ("[http] hold", duration(http.hold)),
+        ("[http] held_max", http.held_max.to_string()),
+        ("[http] connections_max", http.connections_max.to_string()),
+        ("[http] head_timeout", duration(http.head_timeout)),
+        ("[http] body_timeout", duration(http.body_timeout)),
+        ("[http] write_timeout", duration(http.write_timeout)),
+        ("[http] idle_timeout", duration(http.idle_timeout)),
+        ("[http] response_timeout", duration(http.response_timeout)),
+        ("[http] tunnels", duration(http.tunnels)),
+        ("[http] head_bytes_max", size(head_bytes_max)),
+        ("[http] headers_max", http.headers_max.to_string()),
+        ("[http] body_bytes_max", size(http.body_bytes_max)),
+        ("[http] trusted_proxies", or_none(&proxies.join(", "))),
+        (
+            "[http] retry_after",
+            duration(Duration::from_secs(http.retry_after_seconds.into())),
+        ),
+        ("[log] level", log.level.clone()),
+        (
+            "[log] app_lines_per_second_max",
+            log.app_lines_per_second_max.to_string(),
+        ),
+    ]
+}
+
+fn or_none(text: &str) -> String {
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn config() -> Config {
+        let command = ["/srv/shop/bin/server", "--greeting", "it's me"].map(String::from);
+        Config {
+            app: AppConfig::new(command.to_vec(), "/srv/shop".into()),
+            health: HealthConfig::default(),
+            restart: RestartConfig::default(),
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+
+    fn plain(config: &Config) -> String {
+        let rendered = render(Path::new("gapless.toml"), config);
+        anstream::adapter::strip_str(&rendered).to_string()
+    }
+
+    #[test]
+    fn defaults_are_not_repeated() {
+        let expected = r"OK  gapless.toml
+  command    /srv/shop/bin/server --greeting 'it'\''s me'
+  directory  /srv/shop
+  listen     auto: $PORT, LISTEN_FDS or $GAPLESS_SOCKET, as the app likes
+  workers    1";
+        assert_eq!(plain(&config()), expected);
+    }
+
+    #[test]
+    fn what_differs_is_shown_with_its_default_and_without_secrets() {
+        let mut config = config();
+        config.app.workers = NonZeroU32::new(2).unwrap();
+        config.app.listen = Listen::FixedPort(3000);
+        config.app.drain = Duration::from_secs(30);
+        config
+            .app
+            .env
+            .insert("TOKEN".to_owned(), "secret".to_owned());
+        config.http.body_bytes_max = 64_000_000;
+        let expected = r"OK  gapless.toml
+  command    /srv/shop/bin/server --greeting 'it'\''s me'
+  directory  /srv/shop
+  listen     port 3000, always: the old worker stops before the new one starts
+  workers    2
+  not as by default:
+    [app] env              TOKEN  (default none)
+    [app] drain            30s  (default 15s)
+    [http] body_bytes_max  64MB  (default 1GiB)";
+        assert_eq!(plain(&config), expected);
+    }
+
+    #[test]
+    fn every_key_can_be_shown() {
+        let shown_above = ["command", "directory", "workers", "listen"];
+        let shown = settings(&config());
+        for table in config::known_tables() {
+            for key in table.keys.iter().filter(|key| !shown_above.contains(key)) {
+                let name = format!("[{}] {key}", table.name);
+                assert!(shown.iter().any(|(shown, _)| *shown == name), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Asks a keeper over its control socket: HTTP/1.1, one request per connection.
+//!
+//! Never waits without a limit, but for an answer whose limits the keeper itself keeps (a reload).
+
+use super::Exit;
+use super::instance::{Instance, start_command};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// A keeper accepts at once, or it hangs.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// For answers that need no work.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A larger answer is none of a keeper's.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("{name} is not running; {start}")]
+    NotRunning {
+        /// The instance.
+        name: String,
+        /// What to do.
+        start: String,
+    },
+    /// The socket is not for the caller.
+    #[error(
+        "not allowed to use {}; run this with sudo, or join the group: sudo usermod -aG gapless \
+         \"$USER\", and log in again",
+        socket.display()
+    )]
+    NotAllowed {
+        /// The control socket.
+        socket: PathBuf,
+    },
+    /// The socket cannot be used for another reason.
+    #[error("cannot connect to {}", socket.display())]
+    Connect {
+        /// The control socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not within the time that was given.
+    #[error("no answer to {what} within {}", crate::config::AsDuration(*limit))]
+    TimedOut {
+        /// `POST /reload`
+        what: String,
+        /// The time.
+        limit: Duration,
+    },
+    /// The connection ended before the answer, as it does when gapless is stopped or restarted.
+    #[error("the connection ended before {what} was answered; see gapless status")]
+    Broken {
+        /// `POST /reload`
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer that we do not understand.
+    #[error("{what} was answered with {status}: {body}")]
+    Refused {
+        /// `POST /reload`
+        what: String,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of what was said.
+        body: String,
+    },
+    /// This machine is out of something.
+    #[error("cannot start the client")]
+    Runtime(#[source] io::Error),
+}
+
+impl ClientError {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            ClientError::NotRunning { .. } => Exit::NotRunning,
+            ClientError::NotAllowed { .. } => Exit::NotAllowed,
+            ClientError::TimedOut { .. } => Exit::TimedOut,
+            ClientError::Connect { .. }
+            | ClientError::Broken { .. }
+            | ClientError::Refused { .. }
+            | ClientError::Runtime(_) => Exit::Failed,
+        }
+    }
+}
+
+/// What a keeper answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    what: String,
+    status: StatusCode,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Reads the answer. Its status does not matter where its body says more: a refused reload is
+    /// an outcome, too.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|_| {
+            let text = String::from_utf8_lossy(&self.body);
+            let body = super::output::printable(&text.chars().take(300).collect::<String>());
+            ClientError::Refused {
+                what: self.what.clone(),
+                status: self.status,
+                body,
+            }
+        })
+    }
+}
+
+/// Asks once, and blocks. `limit` is for the answer; none: the keeper's own limits hold.
+pub(super) fn ask(
+    instance: &Instance,
+    method: Method,
+    path: &str,
+    limit: Option<Duration>,
+) -> Result<Answer, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Runtime)?;
+    runtime.block_on(ask_async(instance, method, path, limit))
+}
+
+async fn ask_async(
+    instance: &Instance,
+    method: Method,
+    path: &str,
+    limit: Option<Duration>,
+) -> Result<Answer, ClientError> {
+    let what = format!("{method} {path}");
+    let out_of_time = |limit| ClientError::TimedOut {
+        what: what.clone(),
+        limit,
+    };
+    let connect_limit = limit.map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT));
+    let stream = timeout(connect_limit, UnixStream::connect(&instance.socket))
+        .await
+        .map_err(|_| out_of_time(connect_limit))?
+        .map_err(|error| refused_connection(instance, error))?;
+    let exchange = exchange(stream, method, path);
+    let answered = match limit {
+        Some(limit) => timeout(limit, exchange)
+            .await
+            .map_err(|_| out_of_time(limit))?,
+        None => exchange.await,
+    };
+    let broken = |source| ClientError::Broken {
+        what: what.clone(),
+        source,
+    };
+    let (status, body) = answered.map_err(broken)?;
+    Ok(Answer { what, status, body })
+}
+
+fn refused_connection(instance: &Instance, error: io::Error) -> ClientError {
+    let Instance { name, socket } = instance.clone();
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        ClientError::NotAllowed { socket }
+    } else if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    ) {
+        ClientError::NotRunning {
+            name: name.to_string(),
+            start: start_command(&name),
+        }
+    } else {
+        ClientError::Connect {
+            socket,
+            source: error,
+        }
+    }
+}
+
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "gapless")
+        .body(Empty::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::pin!(answer);
+    // The answer needs the connection to be driven; a connection that ends first leaves the answer
+    // to say what that means for it.
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        _ended = connection => answer.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    /// A keeper that says one thing to the first who asks; what it was asked comes back.
+    fn keeper(test: &str, says: &'static str) -> (Instance, std::thread::JoinHandle<String>) {
+        let name = format!("gapless-client-{}-{test}.sock", std::process::id());
+        let socket = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let path = socket.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 1024];
+            let length = stream.read(&mut asked).unwrap();
+            stream.write_all(says.as_bytes()).unwrap();
+            if says.is_empty() {
+                // Holds on until the client gives up.
+                stream.read_to_end(&mut Vec::new()).unwrap();
+            }
+            std::fs::remove_file(path).unwrap();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        (
+            Instance {
+                name: "test".parse().unwrap(),
+                socket,
+            },
+            thread,
+        )
+    }
+
+    fn instance(socket: &Path) -> Instance {
+        Instance {
+            name: "shop".parse().unwrap(),
+            socket: socket.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_whole() {
+        let (instance, keeper) = keeper("whole", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42");
+        let answer = ask(&instance, Method::POST, "/reload", None).unwrap();
+        assert_eq!(answer.read::<u32>().unwrap(), 42);
+        assert!(
+            keeper
+                .join()
+                .unwrap()
+                .starts_with("POST /reload HTTP/1.1\r\n")
+        );
+    }
+
+    #[test]
+    fn no_answer_in_time_exits_with_7() {
+        let (instance, keeper) = keeper("slow", "");
+        let limit = Some(Duration::from_millis(50));
+        let error = ask(&instance, Method::POST, "/reload", limit).unwrap_err();
+        assert_eq!(error.to_string(), "no answer to POST /reload within 50ms");
+        assert_eq!(error.exit(), Exit::TimedOut);
+        keeper.join().unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_ends_early_is_said() {
+        let (instance, keeper) = keeper("early", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n4");
+        let error = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap_err();
+        assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
+        keeper.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_is_not_understood_is_shown() {
+        let says = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops";
+        let (instance, keeper) = keeper("odd", says);
+        let answer = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap();
+        let error = answer.read::<u32>().unwrap_err();
+        let expected = "GET /status was answered with 500 Internal Server Error: oops";
+        assert_eq!(error.to_string(), expected);
+        keeper.join().unwrap();
+    }
+
+    #[test]
+    fn no_socket_exits_with_3_and_says_how_to_start() {
+        let missing = instance(Path::new("/nonexistent/control.sock"));
+        let error = ask(&missing, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap_err();
+        assert_eq!(error.exit(), Exit::NotRunning);
+        assert!(
+            error
+                .to_string()
+                .contains("systemctl start gapless@shop.socket"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_socket_that_is_not_for_us_exits_with_4() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = refused_connection(&instance(Path::new("/run/x")), denied);
+        assert_eq!(error.exit(), Exit::NotAllowed);
+        assert!(
+            error.to_string().contains("sudo usermod -aG gapless"),
+            "{error}"
+        );
+    }
+}

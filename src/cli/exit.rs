@@ -1,0 +1,72 @@
+//! What the exit code says. One table, for people, scripts and systemd.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, or healthy.
+    Done,
+    /// 1: failed, or not healthy.
+    Failed,
+    /// 2: the command line is wrong; nothing was tried.
+    Usage,
+    /// 3: not running, as `systemctl status` has it.
+    NotRunning,
+    /// 4: the caller may not.
+    NotAllowed,
+    /// 5: the configuration is invalid; nothing was started.
+    ConfigInvalid,
+    /// 6: the new generation is unhealthy; the old one serves.
+    Unhealthy,
+    /// 7: not decided in time.
+    TimedOut,
+}
+
+impl Exit {
+    /// Every way to end, by code.
+    pub const ALL: [Exit; 8] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::NotRunning,
+        Exit::NotAllowed,
+        Exit::ConfigInvalid,
+        Exit::Unhealthy,
+        Exit::TimedOut,
+    ];
+
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::NotRunning => 3,
+            Exit::NotAllowed => 4,
+            Exit::ConfigInvalid => 5,
+            Exit::Unhealthy => 6,
+            Exit::TimedOut => 7,
+        }
+    }
+
+    /// The line of the table.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "done, or healthy",
+            Exit::Failed => "failed, or not healthy",
+            Exit::Usage => "the command line is wrong",
+            Exit::NotRunning => "not running",
+            Exit::NotAllowed => "not allowed",
+            Exit::ConfigInvalid => "the configuration is invalid; nothing was started",
+            Exit::Unhealthy => "the new generation is unhealthy, the old one serves",
+            Exit::TimedOut => "out of time; gapless status shows what became of it",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}

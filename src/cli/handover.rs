@@ -1,0 +1,153 @@
+//! `gapless handover`: ExecStop= of the units, run as root.
+//!
+//! systemd restarts a unit by stopping and starting it. So that what serves now goes on until the
+//! new one took over, its processes are moved out of the unit into a scope before the stop. Only
+//! processes found in the unit's own control group at this moment are moved: the keeper is not
+//! trusted with naming pids to root.
+
+use super::instance::{Instance, InstanceName};
+use super::{CliError, Exit, HandoverArgs, client, system_directory};
+use crate::api::Released;
+use crate::keeper::cgroup;
+use crate::keeper::control;
+use crate::systemd::job::{self, Job};
+use crate::systemd::scope::{Scope, start_scope};
+use hyper::Method;
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// For the keeper to write everything down.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// What its owner needs to end a control group: the files that root gives away with it.
+const GIVEN_AWAY: [&str; 4] = ["", "cgroup.procs", "cgroup.kill", "cgroup.threads"];
+
+/// Whatever fails here only makes the restart slower: the keeper then finishes in place.
+pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
+    if job::unit_job(&args.unit)? != Job::Restart {
+        return Ok(Exit::Done);
+    }
+    let Some(group) = group_of(&args.unit)? else {
+        return Ok(Exit::Done);
+    };
+    let socket = system_directory(&args.name).join(control::SOCKET);
+    let instance = Instance {
+        name: args.name.clone(),
+        socket,
+    };
+    client::ask(&instance, Method::POST, "/release", Some(RELEASE_LIMIT))?.read::<Released>()?;
+    // Between the answer and now nothing is decided by the keeper that would need to be undone:
+    // what it starts later stays in the unit and is adopted there.
+    let families = families(&group);
+    let pids: Vec<u32> = families
+        .iter()
+        .flat_map(|family| family.pids.clone())
+        .collect();
+    if pids.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let name = scope_name(&args.name, std::process::id());
+    start_scope(&Scope {
+        name: &name,
+        description: "gapless: what serves until the restart has taken over",
+        pids: &pids,
+        // What survives may be what serves from now on, if the new one fails; `gapless sweep` and
+        // the next keeper end it.
+        runtime_max: None,
+        slice: None,
+    })?;
+    if let Some(scope) = group_of(&name)? {
+        settle_in(&families, &scope).map_err(|source| CliError::Internal {
+            what: "sort the survivors",
+            source,
+        })?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The scopes of an instance, for [`super::sweep`]. A name has no colon, so that one instance never
+/// ends the survivors of another.
+pub(super) fn scope_pattern(unit: &str) -> String {
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    let name = stem.strip_prefix("gapless@").unwrap_or(stem);
+    format!("gapless-survivors:{name}:*.scope")
+}
+
+fn scope_name(name: &InstanceName, pid: u32) -> String {
+    format!("gapless-survivors:{name}:{pid}.scope")
+}
+
+/// Where the control group of a unit is, if anything of it runs.
+pub(super) fn group_of(unit: &str) -> Result<Option<PathBuf>, CliError> {
+    let group = job::unit_control_group(unit)?;
+    Ok(group.and_then(|group| cgroup::find(&group)))
+}
+
+/// One control group below the unit's: a generation or a front.
+struct Family {
+    name: String,
+    owner: (u32, u32),
+    pids: Vec<u32>,
+}
+
+fn families(group: &Path) -> Vec<Family> {
+    let family = |name: String| {
+        let path = group.join(&name);
+        let metadata = std::fs::metadata(&path).ok()?;
+        let pids = cgroup::processes_below(&path);
+        let owner = (metadata.uid(), metadata.gid());
+        (!pids.is_empty()).then_some(Family { name, owner, pids })
+    };
+    cgroup::children_of(group)
+        .into_iter()
+        .filter_map(family)
+        .collect()
+}
+
+/// Every generation and front keeps a control group of its own in the scope, and its owner may end
+/// it there as before.
+fn settle_in(families: &[Family], scope: &Path) -> io::Result<()> {
+    for family in families {
+        let group = scope.join(&family.name);
+        std::fs::create_dir(&group)?;
+        for pid in &family.pids {
+            match std::fs::write(group.join("cgroup.procs"), pid.to_string()) {
+                // ESRCH: it ended meanwhile.
+                Err(error) if error.raw_os_error() != Some(3) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        give_away(&group, family.owner)?;
+        give_away(scope, family.owner)?;
+    }
+    Ok(())
+}
+
+fn give_away(group: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    for file in GIVEN_AWAY {
+        match chown(group.join(file), Some(uid), Some(gid)) {
+            // cgroup.kill is younger than the oldest kernel that can run this.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scopes_of_an_instance_are_found_by_its_unit() {
+        let name: InstanceName = "shop".parse().unwrap();
+        let scope = scope_name(&name, 7);
+        let pattern = scope_pattern("gapless@shop.service");
+        assert!(scope.starts_with(pattern.trim_end_matches("*.scope")));
+        assert_eq!(
+            scope_pattern("gapless.service"),
+            "gapless-survivors:gapless:*.scope"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+//! Which gapless is meant, and where its control socket is.
+//!
+//! Services have theirs under `/run`, by systemd's RuntimeDirectory=; those in the foreground have
+//! theirs with the other files of the user's session.
+
+use super::Exit;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use thiserror::Error;
+
+/// The instance of gapless.service.
+const DEFAULT: &str = "gapless";
+
+/// The name of the socket in every runtime directory.
+const CONTROL_SOCKET: &str = "control.sock";
+
+/// The name of an instance: letters, digits, `_`, `.` and `-`, so that it can be part of a unit's
+/// name and of a path; at most 64, so that socket paths stay below their 108 bytes (unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InstanceName(String);
+
+/// Not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("use up to 64 letters, digits, _, . and -, and begin with a letter or a digit")]
+pub struct NameError;
+
+impl InstanceName {
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The systemd service of this instance.
+    pub fn unit(&self) -> String {
+        if self.0 == DEFAULT {
+            "gapless.service".to_owned()
+        } else {
+            format!("gapless@{}.service", self.0)
+        }
+    }
+}
+
+impl Default for InstanceName {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
+    }
+}
+
+impl FromStr for InstanceName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins_well && name.len() <= 64 && name.chars().all(is_allowed) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(NameError)
+        }
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where runtime directories are.
+#[derive(Clone, Debug)]
+struct Places {
+    /// `/run`
+    services: PathBuf,
+    /// `$RUNTIME_DIRECTORY`, when it is that of an instance: a command of its unit means that one.
+    own: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`, when there is one.
+    session: Option<PathBuf>,
+    /// For those without a session.
+    temporary: PathBuf,
+    /// Who may own a foreground instance of ours.
+    uid: u32,
+}
+
+impl Places {
+    fn of_this_process() -> Self {
+        let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let own = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        Self {
+            services: PathBuf::from("/run"),
+            own: own.filter(|directory| directory.join(CONTROL_SOCKET).exists()),
+            session: session.filter(|directory| directory.is_absolute()),
+            temporary: PathBuf::from("/tmp"),
+            uid: rustix::process::getuid().as_raw(),
+        }
+    }
+
+    fn service(&self, name: &InstanceName) -> PathBuf {
+        if let Some(own) = &self.own {
+            own.clone()
+        } else if name.as_str() == DEFAULT {
+            self.services.join(DEFAULT)
+        } else {
+            self.services.join(format!("gapless@{name}"))
+        }
+    }
+
+    /// The directory that holds one directory per foreground instance, and what these begin with.
+    fn foreground_parent(&self) -> (PathBuf, &'static str) {
+        match &self.session {
+            Some(session) => (session.clone(), "gapless@"),
+            None => (self.temporary.join(format!("gapless-{}", self.uid)), ""),
+        }
+    }
+
+    fn foreground(&self, name: &InstanceName) -> PathBuf {
+        let (parent, prefix) = self.foreground_parent();
+        parent.join(format!("{prefix}{name}"))
+    }
+
+    /// Foreground instances that answer, by name. Somebody else's directory in /tmp is not ours,
+    /// whatever it is called.
+    fn running_foreground(&self) -> Vec<Instance> {
+        let (parent, prefix) = self.foreground_parent();
+        let is_ours = |path: &Path| {
+            std::fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == self.uid)
+        };
+        let entries = if is_ours(&parent) {
+            std::fs::read_dir(&parent).ok()
+        } else {
+            None
+        };
+        let mut running: Vec<_> = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                let directory = entry.ok()?.path();
+                let name = directory
+                    .file_name()?
+                    .to_str()?
+                    .strip_prefix(prefix)?
+                    .parse()
+                    .ok()?;
+                let socket = directory.join(CONTROL_SOCKET);
+                let answers = is_ours(&directory) && UnixStream::connect(&socket).is_ok();
+                answers.then_some(Instance { name, socket })
+            })
+            .collect();
+        running.sort_by(|a, b| a.name.cmp(&b.name));
+        running
+    }
+}
+
+/// `/run/gapless` or `/run/gapless@NAME`.
+pub fn system_directory(name: &InstanceName) -> PathBuf {
+    Places::of_this_process().service(name)
+}
+
+/// Where `gapless run --name NAME` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
+/// `/tmp/gapless-UID`, which must be made with mode 0700 and belong to the user.
+pub fn foreground_directory(name: &InstanceName) -> PathBuf {
+    Places::of_this_process().foreground(name)
+}
+
+/// Where an instance of this name can have its control socket, in the order of the search.
+pub fn runtime_directories(name: &InstanceName) -> Vec<PathBuf> {
+    let places = Places::of_this_process();
+    vec![places.service(name), places.foreground(name)]
+}
+
+/// `/etc/gapless/NAME.toml`
+pub fn config_file(name: &InstanceName) -> PathBuf {
+    Path::new("/etc/gapless").join(format!("{name}.toml"))
+}
+
+/// An instance to talk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Instance {
+    pub name: InstanceName,
+    pub socket: PathBuf,
+}
+
+/// No instance to talk to, or too many.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FindError {
+    /// No control socket anywhere.
+    #[error("{name} is not running; {}", start_command(name))]
+    NotRunning {
+        /// The one that was asked for.
+        name: InstanceName,
+    },
+    /// No name was given, and it is not clear.
+    #[error("several run: {}; name one of them", list(names))]
+    Several {
+        /// Those that run in the foreground.
+        names: Vec<InstanceName>,
+    },
+}
+
+impl FindError {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            FindError::NotRunning { .. } => Exit::NotRunning,
+            FindError::Several { .. } => Exit::Usage,
+        }
+    }
+}
+
+/// How to start an instance.
+pub(super) fn start_command(name: &InstanceName) -> String {
+    let socket = name.unit().replace(".service", ".socket");
+    if name.as_str() == DEFAULT {
+        format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
+    } else {
+        format!("start it: sudo systemctl start {socket}, or gapless run --name {name} -- CMD")
+    }
+}
+
+fn list(names: &[InstanceName]) -> String {
+    names
+        .iter()
+        .map(InstanceName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The instance of this name; without a name, gapless.service, else the only foreground one.
+pub(super) fn find(name: Option<&InstanceName>) -> Result<Instance, FindError> {
+    find_in(name, &Places::of_this_process())
+}
+
+fn find_in(name: Option<&InstanceName>, places: &Places) -> Result<Instance, FindError> {
+    let wanted = name.cloned().unwrap_or_default();
+    let service = places.service(&wanted).join(CONTROL_SOCKET);
+    if may_exist(&service) {
+        return Ok(Instance {
+            name: wanted,
+            socket: service,
+        });
+    }
+    let mut running = places.running_foreground();
+    if let Some(name) = name {
+        let found = running.into_iter().find(|instance| instance.name == *name);
+        return found.ok_or(FindError::NotRunning { name: wanted });
+    }
+    match (running.pop(), running.is_empty()) {
+        (None, _) => Err(FindError::NotRunning { name: wanted }),
+        (Some(only), true) => Ok(only),
+        (Some(last), false) => {
+            let names = running
+                .into_iter()
+                .chain([last])
+                .map(|instance| instance.name)
+                .collect();
+            Err(FindError::Several { names })
+        }
+    }
+}
+
+/// Also true when we may not look: then connecting says so, which is the better answer.
+fn may_exist(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A `/run` and a session of their own.
+    struct World {
+        root: PathBuf,
+        listeners: Vec<UnixListener>,
+    }
+
+    impl World {
+        fn new(test: &str) -> Self {
+            let name = format!("gapless-find-{}-{test}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&root).unwrap();
+            Self {
+                root,
+                listeners: Vec::new(),
+            }
+        }
+
+        fn places(&self) -> Places {
+            Places {
+                own: None,
+                services: self.root.join("run"),
+                session: Some(self.root.join("session")),
+                temporary: self.root.join("tmp"),
+                uid: rustix::process::getuid().as_raw(),
+            }
+        }
+
+        fn start(&mut self, directory: &str) {
+            let directory = self.root.join(directory);
+            std::fs::create_dir_all(&directory).unwrap();
+            self.listeners
+                .push(UnixListener::bind(directory.join(CONTROL_SOCKET)).unwrap());
+        }
+
+        fn find(&self, name: Option<&str>) -> Result<Instance, FindError> {
+            let name = name.map(|name| name.parse().unwrap());
+            find_in(name.as_ref(), &self.places())
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.root).unwrap();
+        }
+    }
+
+    #[test]
+    fn without_a_name_the_service_is_meant() {
+        let mut world = World::new("service");
+        world.start("run/gapless");
+        world.start("session/gapless@run");
+        assert_eq!(
+            world.find(None).unwrap().socket,
+            world.root.join("run/gapless/control.sock")
+        );
+    }
+
+    #[test]
+    fn without_a_service_the_only_foreground_one_is_meant() {
+        let mut world = World::new("only");
+        world.start("session/gapless@run");
+        assert_eq!(world.find(None).unwrap().name.as_str(), "run");
+    }
+
+    #[test]
+    fn several_foreground_ones_are_listed() {
+        let mut world = World::new("several");
+        world.start("session/gapless@b");
+        world.start("session/gapless@a");
+        let error = world.find(None).unwrap_err();
+        assert_eq!(error.to_string(), "several run: a, b; name one of them");
+        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(world.find(Some("b")).unwrap().name.as_str(), "b");
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_not_running() {
+        let mut world = World::new("stale");
+        world.start("session/gapless@run");
+        world.listeners.clear();
+        let error = world.find(None).unwrap_err();
+        assert_eq!(error.exit(), Exit::NotRunning);
+        let expected = "gapless is not running; start it: sudo systemctl start gapless.socket, \
+                        or gapless run -- CMD";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_directory_in_tmp_is_used_without_a_session() {
+        let mut world = World::new("tmp");
+        let uid = rustix::process::getuid().as_raw();
+        world.start(&format!("tmp/gapless-{uid}/shop"));
+        let places = Places {
+            session: None,
+            ..world.places()
+        };
+        assert_eq!(find_in(None, &places).unwrap().name.as_str(), "shop");
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_directory() {
+        for name in ["", "..", "a/b", "-x", ".x", "a b", "a@b"] {
+            assert_eq!(name.parse::<InstanceName>(), Err(NameError), "{name}");
+        }
+        assert!("shop-2.eu_west".parse::<InstanceName>().is_ok());
+    }
+}

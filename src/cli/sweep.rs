@@ -1,0 +1,25 @@
+//! `gapless sweep`: ExecStopPost= of the units, run as root. After a real stop nothing is left
+//! behind; after a crash or on the way of a restart everything is left to the next keeper.
+
+use super::handover::{group_of, scope_pattern};
+use super::{CliError, Exit, SweepArgs};
+use crate::keeper::cgroup;
+use crate::systemd::job::{self, Job};
+use std::time::Duration;
+
+/// SIGTERM, then SIGKILL by systemd: below the stop timeout of the units.
+const SCOPE_STOP_LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(args: &SweepArgs) -> Result<Exit, CliError> {
+    let is_stop = job::unit_job(&args.unit)? == Job::Stop || job::system_is_stopping()?;
+    if !is_stop {
+        return Ok(Exit::Done);
+    }
+    if let Some(group) = group_of(&args.unit)? {
+        for name in cgroup::children_of(&group) {
+            cgroup::discard(&group.join(name));
+        }
+    }
+    job::stop_units(&scope_pattern(&args.unit), SCOPE_STOP_LIMIT)?;
+    Ok(Exit::Done)
+}
