@@ -1,0 +1,23 @@
+//! Fronts as a keeper and clients see them.
+
+#![allow(
+    clippy::pedantic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests"
+)]
+#![allow(dead_code, reason = "not every helper is needed by every test")]
+
+#[path = "front/generations.rs"]
+mod generations;
+#[path = "front/limits.rs"]
+mod limits;
+#[path = "front/moving.rs"]
+mod moving;
+#[path = "front/proxying.rs"]
+mod proxying;
+#[path = "front/tunnels.rs"]
+mod tunnels;
+#[path = "front/world.rs"]
+mod world;

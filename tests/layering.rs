@@ -1,0 +1,127 @@
+//! Holds the code to the layers: a module imports from its own row or below, and `keeper` and
+//! `front` never import each other. (The rows are explained in the head of `src/lib.rs`.)
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy knows it in #[test] functions only"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// From the top.
+const ROWS: [&[&str]; 5] = [
+    &["cli"],
+    &["keeper", "front"],
+    &["link", "api"],
+    &["config", "systemd", "exec"],
+    &["causes", "id", "poll"],
+];
+
+/// `from` may use `to`.
+fn is_allowed(from: &str, to: &str) -> bool {
+    let apart = [from, to].contains(&"keeper") && [from, to].contains(&"front");
+    !apart && row(from) <= row(to)
+}
+
+fn row(module: &str) -> usize {
+    ROWS.iter()
+        .position(|row| row.contains(&module))
+        .unwrap_or_else(|| panic!("the module {module} has no row yet: give it one in ROWS"))
+}
+
+/// Modules of the crate that `code` names by `crate::`.
+fn named(code: &str) -> BTreeSet<String> {
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let mut found = BTreeSet::new();
+    for (at, mark) in code.match_indices("crate::") {
+        // `pub(crate)` has no `::`; `$crate::` and `other_crate::` are not this.
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at + mark.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(heads(group)),
+            None => found.extend(head(rest)),
+        }
+    }
+    found
+}
+
+/// The first words of the branches of a `use` group, up to its closing brace.
+fn heads(group: &str) -> Vec<String> {
+    let (mut depth, mut found, mut branch) = (0, Vec::new(), String::new());
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => found.extend(head(&std::mem::take(&mut branch))),
+            _ if depth == 0 => branch.push(c),
+            _ => {}
+        }
+    }
+    found.extend(head(&branch));
+    found
+}
+
+fn head(path: &str) -> Option<String> {
+    let word: String = path
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    (!word.is_empty()).then_some(word)
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The module below the crate that a file belongs to; none for `lib.rs` and `main.rs`.
+fn module(file: &Path) -> Option<String> {
+    let first = file.iter().next().unwrap().to_str().unwrap();
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    (name != "lib" && name != "main").then(|| name.to_owned())
+}
+
+#[test]
+fn every_module_imports_from_its_own_row_or_below() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let short = file.strip_prefix(&root).unwrap();
+        let Some(from) = module(short) else { continue };
+        let used = named(&std::fs::read_to_string(&file).unwrap());
+        let above = used.iter().filter(|to| !is_allowed(&from, to));
+        wrong.extend(above.map(|to| format!("src/{}: {from} uses {to}", short.display())));
+    }
+    assert!(
+        wrong.is_empty(),
+        "against the layers:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn the_check_sees_every_form_of_import() {
+    let code = "use crate::{api::Status, link::{message, Cell}, id};\n\
+                //! see crate::cli\nlet x = crate::poll::fds();\npub(crate) fn f() {}";
+    let all: Vec<_> = named(code).into_iter().collect();
+    assert_eq!(all, ["api", "id", "link", "poll"]);
+    assert!(!is_allowed("keeper", "front") && !is_allowed("front", "keeper"));
+    assert!(!is_allowed("link", "keeper") && is_allowed("keeper", "link"));
+}

@@ -1,0 +1,243 @@
+//! The manuals and the example configuration tell the truth: every key, every command, every exit
+//! code, and the defaults.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
+use gapless::cli::Exit;
+use gapless::config::{self, AppConfig, Config, ConfigSource, Overrides};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn packaged(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging")
+        .join(file)
+}
+
+fn text_of(file: &str) -> String {
+    std::fs::read_to_string(packaged(file)).unwrap()
+}
+
+/// The part of gapless.toml(5) about a table.
+fn section<'m>(manual: &'m str, table: &str) -> &'m str {
+    let heading = format!(".Sh [{table}]\n");
+    let (_, section) = manual
+        .split_once(&heading)
+        .unwrap_or_else(|| panic!("no {heading}"));
+    section.split(".Sh ").next().unwrap()
+}
+
+#[test]
+fn every_key_is_in_the_manual_with_its_default_and_an_example() {
+    let manual = text_of("man/gapless.toml.5");
+    for table in config::known_tables() {
+        let section = section(&manual, table.name);
+        for key in &table.keys {
+            let (_, entry) = section
+                .split_once(&format!(".It Ic {key} No = "))
+                .unwrap_or_else(|| panic!("[{}] {key} is not in gapless.toml.5", table.name));
+            let entry = entry.split(".It Ic ").next().unwrap();
+            assert!(
+                entry.contains("efault"),
+                "[{}] {key} has no default:\n{entry}",
+                table.name
+            );
+            let example = format!(".Li {key} = ");
+            assert!(
+                entry.contains(&example),
+                "[{}] {key} has no example:\n{entry}",
+                table.name
+            );
+        }
+        let documented = section.matches(".It Ic ").count();
+        assert_eq!(
+            documented,
+            table.keys.len(),
+            "[{}] has a key that does not exist",
+            table.name
+        );
+    }
+}
+
+#[test]
+fn the_examples_of_the_manual_are_valid() {
+    let manual = text_of("man/gapless.toml.5");
+    for table in config::known_tables() {
+        let examples = section(&manual, table.name).lines().filter_map(|line| {
+            let example = line.strip_prefix(".Li ")?.replace("\\(dq", "\"");
+            example.contains(" = ").then_some(example)
+        });
+        for example in examples.filter(|it| !it.starts_with("command") && !it.starts_with("dire")) {
+            let text = format!("[{}]\n{example}\n", table.name);
+            let directory = Directory::new(&format!("manual-{}", table.name));
+            let loaded = directory.load(&text, "true");
+            assert!(loaded.is_ok(), "{text}{}", loaded.unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn every_command_is_in_the_manual_with_its_options() {
+    let manual = text_of("man/gapless.1");
+    for command in gapless::cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(
+            manual.contains(&format!(".It Cm {name}")),
+            "{name} is not in gapless.1"
+        );
+        for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let is_of_all = ["help", "version"].contains(&option);
+            let written = format!("Fl -{option}");
+            assert!(
+                is_of_all || manual.contains(&written),
+                "{name} --{option} is not in gapless.1"
+            );
+        }
+    }
+    assert!(manual.contains(".It Cm exec"));
+}
+
+#[test]
+fn every_exit_code_is_in_the_manual() {
+    let manual = text_of("man/gapless.1");
+    for exit in Exit::ALL {
+        let line = format!(".It {}\n{}\n", exit.code(), exit.meaning());
+        assert!(manual.contains(&line), "{line}");
+    }
+}
+
+/// The first of these linters that is installed has nothing to say.
+#[test]
+fn the_manuals_are_well_formed() {
+    for page in ["man/gapless.1", "man/gapless.toml.5"] {
+        let page = packaged(page);
+        let mandoc = Command::new("mandoc")
+            .args(["-Tlint", "-Wwarning"])
+            .arg(&page)
+            .output();
+        let groff = || {
+            Command::new("groff")
+                .args(["-ww", "-mdoc", "-Tutf8"])
+                .arg(&page)
+                .output()
+        };
+        match mandoc.or_else(|_| groff()) {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let linted = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success() && said.is_empty(), "{said}{linted}");
+            }
+            Err(error) => {
+                let skipped = format!("SKIPPED: neither mandoc nor groff is here: {error}\n");
+                std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+            }
+        }
+    }
+}
+
+/// A directory of its own, gone with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let name = format!("gapless-{test}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(path.join("bin")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", path.join("bin/server")).ok();
+        Self(path.canonicalize().unwrap())
+    }
+
+    /// Loads a text; `command` is what the command line says, empty for nothing.
+    fn load(&self, text: &str, command: &str) -> Result<Config, config::ConfigError> {
+        let file = self.0.join("gapless.toml");
+        std::fs::write(&file, text).unwrap();
+        let command = (!command.is_empty()).then(|| vec![command.to_owned()]);
+        let overrides = Overrides {
+            command,
+            ..Overrides::default()
+        };
+        config::load(&ConfigSource {
+            file: Some(file),
+            overrides,
+        })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn defaults(directory: &Path) -> Config {
+    Config {
+        app: AppConfig::new(vec!["true".to_owned()], directory.to_owned()),
+        health: config::HealthConfig::default(),
+        restart: config::RestartConfig::default(),
+        http: config::HttpConfig::default(),
+        log: config::LogConfig::default(),
+    }
+}
+
+/// `#key = value` without the `#`; sentences have a space after theirs.
+fn uncommented(example: &str, keep: impl Fn(&str) -> bool) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') && !setting.is_empty() && keep(setting) => {
+            format!("{setting}\n")
+        }
+        Some(_) | None => format!("{line}\n"),
+    };
+    example.lines().map(line).collect()
+}
+
+#[test]
+fn the_packaged_configuration_lacks_only_a_command() {
+    let directory = Directory::new("packaged");
+    let error = directory.load(&text_of("gapless.toml"), "").unwrap_err();
+    assert_eq!(error.problems.len(), 1, "{error}");
+    assert!(error.summary().contains("there is no command"), "{error}");
+    let config = directory.load(&text_of("gapless.toml"), "true").unwrap();
+    assert_eq!(config, defaults(&directory.0));
+}
+
+#[test]
+fn the_packaged_configuration_shows_the_defaults() {
+    let directory = Directory::new("defaults");
+    let examples = ["command", "directory", "env", "watchdog", "path", "lanes"];
+    let is_default = |line: &str| {
+        !examples
+            .iter()
+            .any(|key| line.starts_with(&format!("{key} =")))
+    };
+    let text = uncommented(&text_of("gapless.toml"), is_default);
+    assert_eq!(
+        directory.load(&text, "true").unwrap(),
+        defaults(&directory.0)
+    );
+}
+
+#[test]
+fn the_packaged_configuration_is_valid_with_every_key() {
+    let directory = Directory::new("uncommented");
+    let text = uncommented(&text_of("gapless.toml"), |_| true).replace("/srv/app", ".");
+    let config = directory
+        .load(&text, "")
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.app.command[1..], ["--quiet"]);
+    for table in config::known_tables() {
+        let (_, part) = text.split_once(&format!("[{}]\n", table.name)).unwrap();
+        let part = part.split("\n[").next().unwrap();
+        for key in &table.keys {
+            assert!(
+                part.contains(&format!("\n{key} = ")),
+                "[{}] {key} is not shown",
+                table.name
+            );
+        }
+    }
+}

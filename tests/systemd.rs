@@ -1,0 +1,467 @@
+//! Ring 3: gapless as installed, under a real systemd 252 and 257, in containers
+//! (`world::container`), with the strict client outside asking all the while.
+//!
+//! Every scenario is a function of the base; the `#[test]` functions at the end run each on both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows it in #[test] functions only"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests wait for real processes, in real time: nothing here can be paused"
+)]
+
+mod world;
+
+use gapless::api::Status;
+use std::time::{Duration, Instant};
+use world::container::{self, Container};
+use world::{Behaviour, alone, eventually, is_long, skip, version};
+
+const SOON: Duration = Duration::from_secs(30);
+/// "A few hundred milliseconds": what a restart or a crash of the keeper may cost at most.
+const STALL_MAX: Duration = Duration::from_millis(500);
+/// New generations settle quickly where the test is about something else.
+const QUICK: &str = "settle = \"100ms\"";
+
+fn times(short: usize, long: usize) -> usize {
+    if is_long() { long } else { short }
+}
+
+/// Runs a scenario in a fresh container, alone on the machine.
+fn on(base: &str, scenario: fn(&mut Container)) {
+    if let Some(missing) = container::missing() {
+        return skip(&missing);
+    }
+    let _alone = alone();
+    scenario(&mut Container::boot(base));
+}
+
+fn the_version(container: &Container) -> String {
+    container.get("/echo").split(' ').next().unwrap().to_owned()
+}
+
+/// Waits until only the live generation and one front are left.
+fn wait_settled(container: &Container) -> Status {
+    eventually("only the live generation is left", SOON, || {
+        let status = container.status();
+        (status.generations.len() == 1 && status.fronts.len() == 1).then_some(status)
+    })
+}
+
+fn next_keeper(container: &Container, old: u32) -> u32 {
+    eventually("the next keeper runs", SOON, || {
+        let pid = container.main_pid().filter(|pid| *pid != old)?;
+        (container.property("ActiveState") == "active").then_some(pid)
+    })
+}
+
+fn scopes(container: &Container) -> String {
+    container.systemctl("list-units --all --no-legend --plain --type=scope 'gapless*'")
+}
+
+/// Stops socket and service; afterwards nothing of ours may be left.
+fn stop_and_expect_nothing_left(container: &Container) {
+    container.systemctl("stop gapless.socket gapless.service");
+    eventually("no process and no scope is left", SOON, || {
+        (container.processes().is_empty() && scopes(container).trim().is_empty()).then_some(())
+    });
+    assert_eq!(container.property("NFileDescriptorStore"), "0");
+    assert_eq!(container.property("ActiveState"), "inactive");
+    assert!(
+        container
+            .try_sh("ss -Hltn sport = 8888")
+            .stdout
+            .trim()
+            .is_empty()
+    );
+}
+
+// ---- the scenarios
+
+/// Point 2.
+fn reloads_lose_nothing_and_close_nothing(container: &mut Container) {
+    container.serve_probe(&version("v0"), QUICK, "");
+    let main = container.main_pid();
+    let load = container.load(&[]);
+    for number in 1..=100 {
+        container.behave(&version(&format!("v{number}")));
+        container.systemctl("reload gapless.service");
+    }
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(counted.versions.len(), 101, "{counted:#?}");
+    assert_eq!(container.main_pid(), main);
+}
+
+/// Point 3.
+fn bad_versions_are_refused_and_nobody_notices(container: &mut Container) {
+    let keys = "boot = \"1500ms\"\nstop = \"1s\"";
+    let health = "[health]\npath = \"/health\"";
+    container.serve_probe(&version("good"), keys, health);
+    let (main, before) = (container.main_pid(), container.processes());
+    let load = container.load(&["--idle", "100"]);
+    let bad = version("bad");
+    refuses(
+        container,
+        &bad.clone().with("EXIT_BEFORE_READY", "1"),
+        "exited with status 1",
+    );
+    refuses(
+        container,
+        &bad.clone().with("EXIT_AFTER_READY", "1"),
+        "exited with status 1",
+    );
+    refuses(container, &bad.clone().with("HANG", "1"), "1.5");
+    refuses(container, &bad.clone().with("STATUS", "500"), "500");
+    refuses(container, &bad.clone().with("NEVER_LISTEN", "1"), "1.5");
+    refuses(container, &bad.with("SEGV_AFTER_MS", "700"), "SIGSEGV");
+    container.push("/etc/gapless/gapless.toml", NO_SUCH_COMMAND, 0o644);
+    refuses(container, &version("good"), "/nonexistent/app");
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(the_version(container), "good");
+    wait_settled(container);
+    assert_eq!(
+        (container.main_pid(), container.processes()),
+        (main, before)
+    );
+}
+
+const NO_SUCH_COMMAND: &[u8] = b"[app]\ncommand = [\"/nonexistent/app\"]\ndirectory = \"/\"\n";
+
+fn refuses(container: &Container, behaviour: &Behaviour, cause: &str) {
+    container.behave(behaviour);
+    let reload = container.try_sh("systemctl reload gapless.service");
+    assert!(
+        !reload.status.success(),
+        "{reload}\n{}",
+        container.journal("-u gapless -n 50")
+    );
+    let outcome = container.status().last_outcome.unwrap();
+    assert!(
+        outcome.cause.contains(cause),
+        "no {cause:?} in {outcome:#?}"
+    );
+    let told = container.try_sh("gapless reload gapless");
+    assert!(
+        [5, 6, 7].contains(&told.code()) && told.output().contains(cause),
+        "{told}"
+    );
+    assert_eq!(container.property("ActiveState"), "active");
+}
+
+/// Point 4.
+fn killed_workers_cost_only_what_they_were_answering(container: &mut Container) {
+    let keys = format!("listen = \"fd\"\n{QUICK}");
+    container.serve_probe(&version("v1").with("LISTEN", "fd"), &keys, "");
+    let load = container.load(&["--slow-ms", "300"]);
+    let kills = 15;
+    for _ in 0..kills {
+        let began = Instant::now();
+        container.kill("KILL", container.worker_pids()[0]);
+        load.run_for(Duration::from_secs(2).saturating_sub(began.elapsed()));
+    }
+    let counted = load.finish();
+    counted.expect_nothing_closed();
+    assert_eq!(counted.refused, 0, "{counted:#?}");
+    assert!(
+        counted.lost <= 64 * u64::try_from(kills).unwrap(),
+        "{counted:#?}"
+    );
+    for loss in &counted.losses {
+        let reason = loss["reason"].as_str().unwrap();
+        let is_cut = reason.contains("status 502") || reason.contains("connection");
+        assert!(is_cut, "{loss} is no request that a dead process had");
+    }
+}
+
+/// Point 5, crashes.
+fn killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    let app = container.worker_pids();
+    let load = container.load(&[]);
+    for _ in 0..12 {
+        let main = container.main_pid().unwrap();
+        container.kill("KILL", main);
+        next_keeper(container, main);
+        load.run_for(Duration::from_millis(500));
+    }
+    let counted = load.finish();
+    counted
+        .expect_nothing_lost()
+        .expect_nothing_closed()
+        .expect_no_stall_beyond(STALL_MAX);
+    assert_eq!(container.worker_pids(), app);
+    let front = wait_settled(container).fronts[0].pid;
+    container.kill("KILL", front);
+    eventually("the next front serves", SOON, || {
+        container
+            .status()
+            .fronts
+            .iter()
+            .any(|next| next.pid != front)
+            .then_some(())
+    });
+    assert_eq!(
+        (the_version(container).as_str(), container.worker_pids()),
+        ("v1", app)
+    );
+    stop_and_expect_nothing_left(container);
+}
+
+/// Point 5, the watchdog.
+fn a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices(container: &mut Container) {
+    let quick = b"[Service]\nWatchdogSec=2s\n";
+    container.push(
+        "/etc/systemd/system/gapless.service.d/watchdog.conf",
+        quick,
+        0o644,
+    );
+    container.systemctl("daemon-reload");
+    container.serve_probe(&version("v1"), QUICK, "");
+    let (app, main) = (container.worker_pids(), container.main_pid().unwrap());
+    let load = container.load(&["--idle", "100"]);
+    container.kill("STOP", main);
+    next_keeper(container, main);
+    load.run_for(Duration::from_secs(1));
+    let counted = load.finish();
+    counted
+        .expect_nothing_lost()
+        .expect_nothing_closed()
+        .expect_no_stall_beyond(STALL_MAX);
+    assert_eq!(container.worker_pids(), app);
+    assert!(container.journal("_PID=1 -b").contains("Watchdog timeout"));
+}
+
+/// Point 5, restarts.
+fn restarts_lose_nothing_though_the_app_boots_for_seconds(container: &mut Container) {
+    let slow = |number: usize| version(&format!("v{number}")).with("BOOT_MS", "3000");
+    // Less than a boot: the keeper asks for more time, for starts, reloads and stops.
+    let impatient = b"[Service]\nTimeoutStartSec=2s\nTimeoutStopSec=2s\n";
+    let drop_in = "/etc/systemd/system/gapless.service.d/impatient.conf";
+    container.push(drop_in, impatient, 0o644);
+    container.systemctl("daemon-reload");
+    container.serve_probe(&slow(0), QUICK, "");
+    let load = container.load(&[]);
+    let restarts = 12;
+    for number in 1..=restarts {
+        container.behave(&slow(number));
+        container.systemctl("restart gapless.service");
+        eventually("the new version answers", SOON, || {
+            (the_version(container) == format!("v{number}")).then_some(())
+        });
+    }
+    container.systemctl("reload gapless.service");
+    load.run_for(Duration::from_millis(500));
+    let counted = load.finish();
+    counted
+        .expect_nothing_lost()
+        .expect_nothing_closed()
+        .expect_no_stall_beyond(STALL_MAX);
+    stop_and_expect_nothing_left(container);
+}
+
+/// Point 7, restarts of the socket.
+fn restarts_of_the_socket_refuse_nobody(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    let load = container.load(&["--idle", "100"]);
+    for _ in 0..times(3, 6) {
+        for units in [
+            "gapless.socket",
+            "gapless.socket gapless.service",
+            "gapless.service",
+        ] {
+            container.systemctl(&format!("restart {units}"));
+            load.run_for(Duration::from_millis(300));
+        }
+    }
+    let counted = load.finish();
+    counted.expect_nothing_lost();
+    assert_eq!(counted.refused, 0, "{counted:#?}");
+    stop_and_expect_nothing_left(container);
+}
+
+/// Point 6 and 7, the stop.
+fn a_stop_drains_and_leaves_nothing(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    let load = container.load(&["--idle", "0", "--kinds", "slow", "--think-ms", "60000"]);
+    let began = Instant::now();
+    stop_and_expect_nothing_left(container);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    let counted = load.finish();
+    // Who came after the stop found nobody; what was being answered was answered.
+    for loss in &counted.losses {
+        let is_late = loss["answers"] == 0 && loss["bytes_seen"] == 0;
+        assert!(is_late, "{loss} was with the app: {counted:#?}");
+    }
+}
+
+/// Point 7, the reboot.
+fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    assert_eq!(the_version(container), "v1");
+    container.reboot();
+    assert_eq!(the_version(container), "v1");
+    assert!(container.status().healthy);
+}
+
+/// Point 9.
+fn apps_not_written_for_gapless_run_unchanged(container: &mut Container) {
+    for script in [
+        "answer.py",
+        "python_port.py",
+        "python_given.py",
+        "node_port.js",
+    ] {
+        container.install(
+            &format!("tests/apps/{script}"),
+            &format!("/srv/apps/{script}"),
+        );
+    }
+    for (program, script) in [
+        ("python3", "python_port.py"),
+        ("python3", "python_given.py"),
+        ("node", "node_port.js"),
+    ] {
+        let config = |version: &str| {
+            format!(
+                "[app]\ncommand = [\"/usr/bin/{program}\", \"/srv/apps/{script}\"]\n\
+                 directory = \"/srv/apps\"\nenv = {{ APP_VERSION = \"{version}\" }}\n"
+            )
+        };
+        container.serve(&config("first"));
+        container.systemctl("restart gapless.service");
+        eventually(script, SOON, || {
+            (the_version(container) == "first").then_some(())
+        });
+        let kinds = "get,post16k,pipelined,new";
+        let load = container.load(&["--clients", "16", "--idle", "20", "--kinds", kinds]);
+        container.push(
+            "/etc/gapless/gapless.toml",
+            config("second").as_bytes(),
+            0o644,
+        );
+        container.systemctl("reload gapless.service");
+        load.run_for(Duration::from_millis(500));
+        let counted = load.finish();
+        counted.expect_nothing_lost().expect_nothing_closed();
+        assert!(
+            counted.versions.contains_key("second"),
+            "{script}: {counted:#?}"
+        );
+        container.systemctl("stop gapless.socket gapless.service");
+    }
+}
+
+/// The app cannot touch what is not its own, and its lines are found in the journal.
+fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
+    let behaviour = version("v1").with("SAY", "<4>the app says hello");
+    container.serve_probe(&behaviour, QUICK, "");
+    let fields = "-o json --output-fields=PRIORITY,MESSAGE,GAPLESS_GENERATION,_UID --no-pager";
+    let lines = container.sh(&format!(
+        "journalctl -u gapless.service {fields} | grep hello"
+    ));
+    assert!(lines.contains("\"PRIORITY\":\"4\""), "{lines}");
+    let environment = container.get("/env");
+    assert!(environment.contains("GAPLESS_GENERATION="), "{environment}");
+    let user = container.sh(&format!("ps -o user= -p {}", container.worker_pids()[0]));
+    assert_eq!(user.trim(), "gapless");
+    assert_eq!(
+        container.sh("stat -c %U:%G /run/gapless").trim(),
+        "gapless:gapless"
+    );
+}
+
+/// Two instances of the template beside each other.
+fn instances_of_the_template_have_their_own_user_and_socket(container: &mut Container) {
+    for (name, port) in [("blue", "8081"), ("green", "8082")] {
+        let user = format!("u gapless-{name} - \"gapless app {name}\" /var/lib/gapless@{name}\n");
+        container.push(
+            &format!("/etc/sysusers.d/gapless-{name}.conf"),
+            user.as_bytes(),
+            0o644,
+        );
+        let listen = format!("[Socket]\nListenStream=127.0.0.1:{port}\n");
+        let drop_in = format!("/etc/systemd/system/gapless@{name}.socket.d/listen.conf");
+        container.push(&drop_in, listen.as_bytes(), 0o644);
+        let config = format!(
+            "[app]\ncommand = [\"/srv/probe/probe-app\"]\ndirectory = \"/srv/probe\"\n\
+             env = {{ PROBE_VERSION = \"{name}\" }}\n"
+        );
+        container.push(
+            &format!("/etc/gapless/{name}.toml"),
+            config.as_bytes(),
+            0o644,
+        );
+    }
+    container.sh("systemd-sysusers && systemctl daemon-reload");
+    container.systemctl("enable --now gapless@blue.socket gapless@green.socket");
+    container.systemctl("enable --now gapless@blue.service gapless@green.service");
+    for (name, port) in [("blue", "8081"), ("green", "8082")] {
+        assert!(container.get_from(port, "/").starts_with(name));
+        container.sh(&format!("gapless status {name}"));
+        container.systemctl(&format!("reload gapless@{name}.service"));
+    }
+}
+
+// ---- on both systemds
+
+macro_rules! on_both {
+    ($($scenario:ident: $on_252:ident, $on_257:ident;)*) => {$(
+        #[test]
+        fn $on_252() {
+            on(container::BASES[0], $scenario);
+        }
+
+        #[test]
+        fn $on_257() {
+            on(container::BASES[1], $scenario);
+        }
+    )*};
+}
+
+on_both! {
+    reloads_lose_nothing_and_close_nothing:
+        on_252_a_hundred_reloads_lose_nothing_and_close_nothing,
+        on_257_a_hundred_reloads_lose_nothing_and_close_nothing;
+    bad_versions_are_refused_and_nobody_notices:
+        on_252_bad_versions_are_refused_and_nobody_notices,
+        on_257_bad_versions_are_refused_and_nobody_notices;
+    killed_workers_cost_only_what_they_were_answering:
+        on_252_killed_workers_cost_only_what_they_were_answering,
+        on_257_killed_workers_cost_only_what_they_were_answering;
+    killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice:
+        on_252_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice,
+        on_257_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice;
+    a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices:
+        on_252_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices,
+        on_257_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices;
+    restarts_lose_nothing_though_the_app_boots_for_seconds:
+        on_252_restarts_lose_nothing_though_the_app_boots_for_seconds,
+        on_257_restarts_lose_nothing_though_the_app_boots_for_seconds;
+    restarts_of_the_socket_refuse_nobody:
+        on_252_restarts_of_the_socket_refuse_nobody,
+        on_257_restarts_of_the_socket_refuse_nobody;
+    a_stop_drains_and_leaves_nothing:
+        on_252_a_stop_drains_and_leaves_nothing,
+        on_257_a_stop_drains_and_leaves_nothing;
+    it_answers_again_after_a_reboot_without_a_hand:
+        on_252_it_answers_again_after_a_reboot_without_a_hand,
+        on_257_it_answers_again_after_a_reboot_without_a_hand;
+    apps_not_written_for_gapless_run_unchanged:
+        on_252_apps_not_written_for_gapless_run_unchanged,
+        on_257_apps_not_written_for_gapless_run_unchanged;
+    the_sandbox_and_the_journal_are_as_promised:
+        on_252_the_sandbox_and_the_journal_are_as_promised,
+        on_257_the_sandbox_and_the_journal_are_as_promised;
+    instances_of_the_template_have_their_own_user_and_socket:
+        on_252_instances_of_the_template_have_their_own_user_and_socket,
+        on_257_instances_of_the_template_have_their_own_user_and_socket;
+}

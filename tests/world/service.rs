@@ -1,0 +1,785 @@
+//! Plays systemd for one service: creates its sockets, hears its notifications, keeps its fds and
+//! gives them back at the next start, as systemd 252 to 257 do.
+//!
+//! What it does not play: jobs, ExecStop= and ExecStopPost=, start limits, the sandbox.
+//! Those are ring 3's. It never restarts anything by itself: a test says `start`.
+
+use super::cgroup::Cgroup;
+use super::load::Load;
+use super::process::{self, Finished, Seen};
+use super::{Behaviour, Scratch, gapless, tool, unique, write_whole};
+use command_fds::{CommandFdExt, FdMapping};
+use gapless::api::Status;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType, bind, listen,
+    recvmsg, socket, sockopt,
+};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// FileDescriptorStoreMax= of the units.
+const STORE_MAX: usize = 512;
+/// What a test waits for at most, where the configuration gives no other limit.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A service under the played systemd. Dropped, every process of it is killed.
+pub struct Service {
+    name: String,
+    pub scratch: Scratch,
+    given: Vec<(String, OwnedFd)>,
+    address: Option<SocketAddr>,
+    ear: Ear,
+    main: Option<Child>,
+    /// In the environment of every process of it.
+    mark: String,
+    cgroup: Option<Cgroup>,
+    environment: BTreeMap<String, String>,
+    watchdog: Option<Duration>,
+    /// Program and arguments: `gapless serve NAME`.
+    main_command: Vec<OsString>,
+}
+
+/// A notification.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub at: Instant,
+    pub pid: u32,
+    pub text: String,
+    pub fds: usize,
+}
+
+impl Message {
+    /// The value of `KEY=` in it.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.text
+            .lines()
+            .find_map(|line| line.split_once('=').filter(|(k, _)| *k == key))
+            .map(|(_, v)| v)
+    }
+}
+
+/// One fd of the store.
+#[derive(Clone, Debug)]
+struct Stored {
+    name: String,
+    fd: Arc<OwnedFd>,
+    /// Removed when its other end hangs up (not with FDPOLL=0).
+    is_polled: bool,
+}
+
+/// What was heard from the service so far.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub messages: Vec<Message>,
+    /// From processes other than the main one: NotifyAccess=main ignores them.
+    pub ignored: Vec<Message>,
+    store: Vec<Stored>,
+    main: u32,
+}
+
+impl Heard {
+    /// Names in the store, oldest first.
+    pub fn stored(&self) -> Vec<String> {
+        self.store
+            .iter()
+            .map(|stored| stored.name.clone())
+            .collect()
+    }
+
+    fn hear(&mut self, message: Message, mut fds: Vec<OwnedFd>) {
+        if message.pid != self.main {
+            // Its fds are closed here, as systemd closes them; a barrier ends with that, too.
+            self.ignored.push(message);
+            return;
+        }
+        let name = message.get("FDNAME").unwrap_or("stored").to_owned();
+        if message.get("FDSTORE") == Some("1") {
+            let is_polled = message.get("FDPOLL") != Some("0");
+            for fd in fds.drain(..) {
+                self.keep(Stored {
+                    name: name.clone(),
+                    fd: Arc::new(fd),
+                    is_polled,
+                });
+            }
+        } else if message.get("FDSTOREREMOVE") == Some("1") {
+            self.store.retain(|stored| stored.name != name);
+        }
+        self.messages.push(message);
+    }
+
+    fn keep(&mut self, new: Stored) {
+        let is_known = self
+            .store
+            .iter()
+            .any(|stored| is_same_file(&stored.fd, &new.fd));
+        if !is_known && self.store.len() < STORE_MAX {
+            self.store.push(new);
+        }
+    }
+}
+
+/// Only for files that have an inode of their own; two fds of the anonymous one are never the same.
+fn is_same_file(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let identity = |fd: &OwnedFd| {
+        let stat = rustix::fs::fstat(fd).unwrap();
+        (stat.st_dev, stat.st_ino, stat.st_mode)
+    };
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(one));
+    let target = std::fs::read_link(path).unwrap_or_default();
+    !target.starts_with("anon_inode:") && identity(one) == identity(other)
+}
+
+/// Listens at the NOTIFY_SOCKET in a thread of its own.
+struct Ear {
+    heard: Arc<(Mutex<Heard>, Condvar)>,
+    path: PathBuf,
+    /// Closed to end the thread; written to when the store has changed otherwise.
+    wake: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ear {
+    fn new(path: PathBuf) -> Self {
+        let socket = UnixDatagram::bind(&path).unwrap();
+        sockopt::set_socket_passcred(&socket, true).unwrap();
+        let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
+        let (wake, woken) = UnixStream::pair().unwrap();
+        let shared = Arc::clone(&heard);
+        let thread = std::thread::spawn(move || hear_all(&socket, &woken, &shared));
+        Self {
+            heard,
+            path,
+            wake: Some(wake),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        drop(self.wake.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn hear_all(socket: &UnixDatagram, woken: &UnixStream, heard: &(Mutex<Heard>, Condvar)) {
+    loop {
+        let polled: Vec<_> = heard
+            .0
+            .lock()
+            .unwrap()
+            .store
+            .iter()
+            .filter(|stored| stored.is_polled)
+            .cloned()
+            .collect();
+        let mut ends = vec![
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::new(woken, PollFlags::IN),
+        ];
+        // No event asked for: hang-up and error are always told.
+        ends.extend(
+            polled
+                .iter()
+                .map(|stored| PollFd::new(&*stored.fd, PollFlags::empty())),
+        );
+        poll(&mut ends, None).unwrap();
+        let told: Vec<_> = ends.iter().map(PollFd::revents).collect();
+        if told[1].contains(PollFlags::HUP) {
+            return;
+        }
+        for (stored, told) in polled.iter().zip(&told[2..]) {
+            if told.intersects(PollFlags::HUP | PollFlags::ERR) {
+                let store = &mut heard.0.lock().unwrap().store;
+                store.retain(|other| !Arc::ptr_eq(&other.fd, &stored.fd));
+            }
+        }
+        if told[0].contains(PollFlags::IN) {
+            let (message, fds) = receive(socket);
+            heard.0.lock().unwrap().hear(message, fds);
+        }
+        heard.1.notify_all();
+    }
+}
+
+fn receive(socket: &UnixDatagram) -> (Message, Vec<OwnedFd>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253), ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = vec![0; 65_536];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut ancillary,
+        flags,
+    )
+    .unwrap();
+    let (mut fds, mut pid) = (Vec::new(), 0);
+    for part in ancillary.drain() {
+        match part {
+            RecvAncillaryMessage::ScmRights(all) => fds.extend(all),
+            RecvAncillaryMessage::ScmCredentials(sender) => {
+                pid = u32::try_from(sender.pid.as_raw_nonzero().get()).unwrap();
+            }
+            _ => panic!("an ancillary message that nobody asked for"),
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
+    (
+        Message {
+            at: Instant::now(),
+            pid,
+            text,
+            fds: fds.len(),
+        },
+        fds,
+    )
+}
+
+impl Service {
+    /// A service `NAME` without sockets or configuration, not started.
+    pub fn new(name: &str) -> Self {
+        let scratch = Scratch::new();
+        for directory in ["state", "cache", "etc"] {
+            std::fs::create_dir(scratch.0.join(directory)).unwrap();
+        }
+        // Where the command line looks for an instance that is none of this machine's services.
+        std::fs::create_dir_all(runtime_directory(&scratch, name)).unwrap();
+        let ear = Ear::new(scratch.0.join("notify"));
+        Self {
+            name: name.into(),
+            given: Vec::new(),
+            address: None,
+            ear,
+            main: None,
+            mark: format!("TEST_MARK={}", unique()),
+            cgroup: Cgroup::new(),
+            environment: BTreeMap::new(),
+            watchdog: None,
+            main_command: vec![gapless().into(), "serve".into(), name.into()],
+            scratch,
+        }
+    }
+
+    /// `gapless` with one TCP socket `http`, running the probe app; ready. `keys` are of `[app]`,
+    /// `more` are further tables.
+    pub fn probe(behaviour: &Behaviour, keys: &str, more: &str) -> Self {
+        let mut service = Self::new("gapless");
+        service.listen_tcp("http");
+        service.behave(behaviour);
+        service.configure_probe(keys, more);
+        service.start();
+        service.wait_ready();
+        service
+    }
+
+    /// A TCP socket on a port of the kernel's choice, open before anything runs.
+    pub fn listen_tcp(&mut self, name: &str) -> SocketAddr {
+        let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseport(&fd, true).unwrap();
+        bind(&fd, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        listen(&fd, 4096).unwrap();
+        let listener = TcpListener::from(fd);
+        let address = listener.local_addr().unwrap();
+        self.given.push((name.into(), listener.into()));
+        *self.address.get_or_insert(address)
+    }
+
+    /// A unix socket; its path.
+    pub fn listen_unix(&mut self, name: &str) -> PathBuf {
+        let path = self.scratch.0.join(format!("{name}.sock"));
+        self.given
+            .push((name.into(), UnixListener::bind(&path).unwrap().into()));
+        path
+    }
+
+    /// Any other fd, as a socket unit would pass it.
+    pub fn give(&mut self, name: &str, fd: OwnedFd) {
+        self.given.push((name.into(), fd));
+    }
+
+    /// A variable of the unit's Environment=.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.environment.insert(key.into(), value.into());
+    }
+
+    /// WatchdogSec=; the test looks at the messages, nothing is killed.
+    pub fn watch(&mut self, limit: Duration) {
+        self.watchdog = Some(limit);
+    }
+
+    /// Runs another program as the main process: for the rig's own tests.
+    pub fn run_instead(&mut self, command: &[&str]) {
+        self.main_command = command.iter().map(OsString::from).collect();
+    }
+
+    pub fn configure(&self, text: &str) {
+        write_whole(
+            &self
+                .scratch
+                .0
+                .join("etc")
+                .join(format!("{}.toml", self.name)),
+            text,
+        );
+    }
+
+    pub fn configure_probe(&self, keys: &str, more: &str) {
+        let directory = self.scratch.0.display().to_string();
+        let program = tool("probe-app").display().to_string();
+        self.configure(&super::probe_config(&directory, &program, keys, more));
+    }
+
+    /// What the probe app does from its next start on.
+    pub fn behave(&self, behaviour: &Behaviour) {
+        write_whole(&self.scratch.0.join("behaviour"), &behaviour.text());
+    }
+
+    /// Starts the main process with its sockets and everything in the store.
+    pub fn start(&mut self) {
+        assert!(self.main.is_none(), "it runs already");
+        let fds = self.fds_to_give();
+        let mut command = self.shell(fds.len());
+        let names: Vec<_> = fds.iter().map(|(name, _)| name.as_str()).collect();
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        let mappings = fds
+            .into_iter()
+            .zip(3..)
+            .map(|((_, parent_fd), child_fd)| FdMapping {
+                parent_fd,
+                child_fd,
+            });
+        command.fd_mappings(mappings.collect()).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(self.output_path())
+            .unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        // Held over the spawn, so that the first message already finds its sender known.
+        let mut heard = self.ear.heard.0.lock().unwrap();
+        let child = command.spawn().unwrap();
+        heard.main = child.id();
+        drop(heard);
+        self.main = Some(child);
+    }
+
+    /// `exec gapless serve NAME` behind a shell that knows its own pid, which becomes the main one's.
+    fn shell(&self, fds: usize) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.env_clear();
+        let mut script = String::new();
+        if let Some(cgroup) = &self.cgroup {
+            let procs = cgroup.0.join("cgroup.procs");
+            script = format!("echo $$ >{} && ", procs.display());
+        }
+        if fds > 0 {
+            script.push_str("LISTEN_PID=$$; export LISTEN_PID; ");
+            command.env("LISTEN_FDS", fds.to_string());
+        }
+        if let Some(limit) = self.watchdog {
+            script.push_str("WATCHDOG_PID=$$; export WATCHDOG_PID; ");
+            command.env("WATCHDOG_USEC", limit.as_micros().to_string());
+        }
+        script.push_str("exec \"$@\"");
+        command.args(["-c", &script, "sh"]).args(&self.main_command);
+        command.envs(self.unit_environment()).current_dir("/");
+        command
+    }
+
+    /// What systemd sets for every process of the unit, control commands included.
+    fn unit_environment(&self) -> Vec<(String, String)> {
+        let directory = |name: &str| self.scratch.0.join(name).display().to_string();
+        let (key, value) = self.mark.split_once('=').unwrap();
+        let mut all: Vec<(String, String)> = [
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".into(),
+            ),
+            ("LANG", "C.UTF-8".into()),
+            ("NOTIFY_SOCKET", self.ear.path.display().to_string()),
+            ("INVOCATION_ID", "0123456789abcdef0123456789abcdef".into()),
+            (
+                "RUNTIME_DIRECTORY",
+                runtime_directory(&self.scratch, &self.name)
+                    .display()
+                    .to_string(),
+            ),
+            ("XDG_RUNTIME_DIR", directory("run")),
+            ("STATE_DIRECTORY", directory("state")),
+            ("CACHE_DIRECTORY", directory("cache")),
+            ("CONFIGURATION_DIRECTORY", directory("etc")),
+            (key, value.into()),
+        ]
+        .map(|(key, value): (&str, String)| (key.to_owned(), value))
+        .into();
+        all.extend(self.environment.clone());
+        all
+    }
+
+    /// Socket fds first, then stored ones, newest first. Non-blocking, as with NonBlocking=yes.
+    fn fds_to_give(&self) -> Vec<(String, OwnedFd)> {
+        let heard = self.ear.heard.0.lock().unwrap();
+        let given = self.given.iter().map(|(name, fd)| (name, fd.as_fd()));
+        let stored = heard
+            .store
+            .iter()
+            .rev()
+            .map(|stored| (&stored.name, stored.fd.as_fd()));
+        given
+            .chain(stored)
+            .map(|(name, fd)| {
+                fcntl_setfl(fd, fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK).unwrap();
+                (name.clone(), fd.try_clone_to_owned().unwrap())
+            })
+            .collect()
+    }
+
+    /// Waits for READY=1 of the process that runs now.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let pid = self.main_pid();
+        self.wait_for("READY=1", SOON, |heard| {
+            let mut all = heard.messages.iter().filter(|message| message.pid == pid);
+            all.any(|message| message.get("READY") == Some("1"))
+                .then_some(())
+        });
+    }
+
+    /// Waits until what was heard has an answer to `question`.
+    #[track_caller]
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut question: impl FnMut(&Heard) -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + limit;
+        let mut heard = self.ear.heard.0.lock().unwrap();
+        loop {
+            if let Some(answer) = question(&heard) {
+                return answer;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(heard);
+                panic!("not within {limit:?}: {what}\n{}", self.story());
+            }
+            heard = self.ear.heard.1.wait_timeout(heard, left).unwrap().0;
+        }
+    }
+
+    /// Looks at what was heard.
+    pub fn heard<T>(&self, look: impl FnOnce(&Heard) -> T) -> T {
+        look(&self.ear.heard.0.lock().unwrap())
+    }
+
+    /// The last STATUS=.
+    pub fn said(&self) -> Option<String> {
+        self.heard(|heard| {
+            heard
+                .messages
+                .iter()
+                .rev()
+                .find_map(|message| message.get("STATUS").map(str::to_owned))
+        })
+    }
+
+    /// Its value moves on with every call: messages heard after it are `heard.messages[mark..]`.
+    pub fn heard_so_far(&self) -> usize {
+        self.heard(|heard| heard.messages.len())
+    }
+
+    pub fn main_pid(&self) -> u32 {
+        self.main.as_ref().expect("it was started").id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(self.main.as_ref().expect("it was started"));
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the main process to end by itself.
+    #[track_caller]
+    pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let status = process::wait(self.main.as_mut().expect("it was started"), limit);
+        let Some(status) = status else {
+            panic!(
+                "the main process did not end within {limit:?}\n{}",
+                self.story()
+            )
+        };
+        self.main = None;
+        status
+    }
+
+    /// SIGKILL to the keeper, and the next one, as Restart=always brings it.
+    pub fn kill_keeper(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_end(SOON);
+        self.start();
+        self.wait_ready();
+    }
+
+    /// What the fd store has under this name.
+    #[track_caller]
+    pub fn stored_fd(&self, name: &str) -> OwnedFd {
+        let heard = self.ear.heard.0.lock().unwrap();
+        let mut stored = heard.store.iter();
+        let found = stored.find(|stored| stored.name == name);
+        found.expect("it is kept").fd.try_clone().unwrap()
+    }
+
+    /// Loses what the fd store has under this name.
+    pub fn lose(&self, name: &str) {
+        let mut heard = self.ear.heard.0.lock().unwrap();
+        heard.store.retain(|stored| stored.name != name);
+    }
+
+    /// `systemctl stop`, without ExecStop=: SIGTERM, wait, forget the store.
+    #[track_caller]
+    pub fn stop(&mut self, limit: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let status = self.wait_end(limit);
+        self.ear.heard.0.lock().unwrap().store.clear();
+        status
+    }
+
+    /// `gapless COMMAND NAME` as the unit's control commands are run.
+    pub fn cli(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(gapless());
+        command
+            .args(arguments)
+            .arg(&self.name)
+            .env_clear()
+            .envs(self.unit_environment());
+        process::run(command, Duration::from_secs(100))
+    }
+
+    /// `gapless reload NAME`.
+    pub fn reload(&self) -> Finished {
+        self.cli(&["reload"])
+    }
+
+    /// GET /status of the control socket.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let body = self.control("GET", "/status").expect_ok();
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// GET /metrics of the control socket.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        self.control("GET", "/metrics").expect_ok()
+    }
+
+    /// Asks the control socket.
+    #[track_caller]
+    pub fn control(&self, method: &str, path: &str) -> Reply {
+        let socket = runtime_directory(&self.scratch, &self.name).join("control.sock");
+        let stream = UnixStream::connect(&socket)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}", socket.display(), self.story()));
+        stream
+            .set_read_timeout(Some(Duration::from_secs(100)))
+            .unwrap();
+        ask(stream, method, path)
+    }
+
+    /// Asks the app through the first TCP socket.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Reply {
+        get(&self.address(), path)
+    }
+
+    /// Of the first TCP socket.
+    pub fn address(&self) -> String {
+        self.address.expect("it has a TCP socket").to_string()
+    }
+
+    pub fn load(&self, arguments: &[&str]) -> Load {
+        Load::start(&self.address(), arguments)
+    }
+
+    /// All that its processes wrote to stdout and stderr.
+    pub fn journal(&self) -> String {
+        let bytes = std::fs::read(self.output_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn output_path(&self) -> PathBuf {
+        self.scratch.0.join("journal")
+    }
+
+    /// Every living process of it.
+    pub fn processes(&self) -> Vec<Seen> {
+        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        let mut all = process::marked(&self.mark);
+        all.extend(pids.into_iter().filter_map(process::see));
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Everything a person needs after a failure.
+    pub fn story(&self) -> String {
+        let heard = self.heard(|heard| {
+            let tell = |all: &[Message]| {
+                let last = &all[all.len().saturating_sub(30)..];
+                last.iter()
+                    .map(|m| format!("{} {:?} {} fds\n", m.pid, m.text, m.fds))
+                    .collect::<Vec<_>>()
+                    .concat()
+            };
+            format!(
+                "{}--- ignored\n{}--- stored\n{:?}",
+                tell(&heard.messages),
+                tell(&heard.ignored),
+                heard.stored()
+            )
+        });
+        let journal = self.journal();
+        let lines: Vec<_> = journal.lines().collect();
+        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+        format!(
+            "--- messages\n{heard}\n--- processes\n{:#?}\n--- output\n{tail}",
+            self.processes()
+        )
+    }
+}
+
+fn runtime_directory(scratch: &Scratch, name: &str) -> PathBuf {
+    scratch.0.join("run").join(format!("gapless@{name}"))
+}
+
+/// What came back, as far as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// 0 when not even a head came.
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+    /// Up to the length or the last chunk that the head promised.
+    pub is_whole: bool,
+}
+
+impl Reply {
+    /// The body of a whole 200.
+    #[track_caller]
+    pub fn expect_ok(self) -> String {
+        assert!(self.status == 200 && self.is_whole, "{self:?}");
+        self.body
+    }
+
+    /// The value of a header, its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        headers
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    }
+}
+
+/// GET, on a connection of its own.
+#[track_caller]
+pub fn get(address: &str, path: &str) -> Reply {
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    ask(stream, "GET", path)
+}
+
+/// The same over a unix socket.
+#[track_caller]
+pub fn get_unix(socket: &Path, path: &str) -> Reply {
+    ask(UnixStream::connect(socket).unwrap(), "GET", path)
+}
+
+fn ask(mut stream: impl Read + Write, method: &str, path: &str) -> Reply {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    // A reset says as much as an end: what came so far is judged by its length.
+    drop(stream.read_to_end(&mut bytes));
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, rest) = text.split_once("\r\n\r\n").unwrap_or(("", ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    let mut reply = Reply {
+        status,
+        head: head.into(),
+        body: rest.into(),
+        is_whole: false,
+    };
+    if reply.header("transfer-encoding") == Some("chunked") {
+        (reply.body, reply.is_whole) = unchunk(rest);
+    } else {
+        let length = reply
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
+        reply.is_whole = length == Some(rest.len());
+    }
+    reply
+}
+
+/// The body so far, and whether the last chunk came.
+fn unchunk(mut rest: &str) -> (String, bool) {
+    let mut body = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return (body, true);
+        }
+        body.push_str(after.get(..size).unwrap_or(after));
+        rest = after.get(size + 2..).unwrap_or("");
+    }
+    (body, false)
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.story());
+        }
+        if let Some(mut main) = self.main.take() {
+            drop(main.kill());
+            drop(main.wait());
+        }
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.processes();
+            if left.is_empty() || Instant::now() > end {
+                break;
+            }
+            for seen in left {
+                process::end(seen.pid, Signal::KILL);
+            }
+        }
+    }
+}
