@@ -395,8 +395,10 @@ async fn a_frame_that_does_not_end_is_not_waited_for() {
     let app = halting_app(go, heard).await;
     let (port, mut front) = world(within(Duration::ZERO), app).await;
     let mut socket = open(&port, "websocket").await;
+    // Only then the front is within a frame.
+    assert_eq!(read(&mut socket, 3).await, &HI[..3]);
     front.serve(2, Target::Hold).await;
-    assert_eq!(rest(&mut socket).await.unwrap(), &HI[..3]);
+    assert_eq!(rest(&mut socket).await.unwrap(), b"");
     let report = front.until("it is gone", |r| r.leases.is_empty()).await;
     assert!(report.counters.lost.is_empty());
     front.end().await;
@@ -438,13 +440,14 @@ async fn a_cut_of_a_tunnel_that_was_told_loses_nothing() {
     let app = halting_app(go, heard).await;
     let (port, mut front) = world(within(Duration::ZERO), app).await;
     let mut socket = open(&port, "websocket").await;
+    assert_eq!(read(&mut socket, 3).await, &HI[..3]);
     front.serve(2, Target::Hold).await;
     front
         .until("it is told", |r| r.counters.tunnels_ended == 1)
         .await;
     let generation = GenerationId(1);
     front.tell(ToFront::Cut { generation }).await;
-    assert_eq!(rest(&mut socket).await.unwrap(), &HI[..3]);
+    assert_eq!(rest(&mut socket).await.unwrap(), b"");
     let report = front.until("it is gone", |r| r.leases.is_empty()).await;
     assert!(report.counters.lost.is_empty());
     front.end().await;

@@ -1,0 +1,62 @@
+# The entry point for everybody who builds, runs or tests gapless. `make help` lists the targets.
+
+CARGO ?= cargo
+PORT ?= 8888
+DESTDIR ?=
+PREFIX ?= /usr
+
+.DEFAULT_GOAL := help
+.PHONY: help run build check test test-systemd test-long bench doc install clean
+
+help: ## say what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start gapless with the example app on http://127.0.0.1:8888 (PORT=... for another)
+	@$(CARGO) build --release --locked --bin gapless --example hello
+	@printf '\n  Open      http://127.0.0.1:%s    it counts what fails while you do the next\n' $(PORT)
+	@printf '  Try next  in another terminal, in this directory:\n'
+	@printf '              target/release/gapless reload    new processes of the app\n'
+	@printf '              target/release/gapless status    is it fine?\n'
+	@printf '  Stop      Ctrl-C\n\n'
+	@exec target/release/gapless run --port $(PORT) -- target/release/examples/hello
+
+build: ## build the release binary
+	$(CARGO) build --release --locked
+
+check: ## formatting and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+test: ## all tests; as root on Debian or Ubuntu it installs what they need
+	@tests/world/need.sh
+	$(CARGO) test --locked
+
+test-systemd: ## only the tests in containers with a real systemd
+	@tests/world/need.sh
+	$(CARGO) test --locked --test systemd
+
+test-long: ## all tests in their long forms
+	@tests/world/need.sh
+	GAPLESS_LONG=1 $(CARGO) test --locked
+
+bench: ## CPU per proxied request, beside nginx
+	@$(CARGO) build --release --locked --bin gapless --example probe-app --example strict-client
+	@tests/bench/run.sh
+
+doc: ## the documentation of the crate
+	$(CARGO) doc --locked --no-deps
+
+install: ## binary, units, sysusers, tmpfiles and manuals, below DESTDIR; after make build
+	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
+	install -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
+	for unit in gapless.socket gapless.service gapless@.socket gapless@.service; do \
+		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
+	done
+	install -D -m 0644 units/gapless.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gapless.conf
+	install -D -m 0644 units/gapless.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gapless.conf
+	install -D -m 0644 packaging/man/gapless.1 $(DESTDIR)$(PREFIX)/share/man/man1/gapless.1
+	install -D -m 0644 packaging/man/gapless.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/gapless.toml.5
+	install -D -m 0644 packaging/gapless.toml $(DESTDIR)$(PREFIX)/share/doc/gapless/gapless.toml
+
+clean: ## remove what was built (not the cached base trees of the tests)
+	$(CARGO) clean
