@@ -6,7 +6,7 @@ DESTDIR ?=
 PREFIX ?= /usr
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test test-systemd test-long bench doc install clean
+.PHONY: help run build check test test-systemd test-long fuzz bench doc install clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,7 @@ build: ## build the release binary
 
 check: ## formatting and lints
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 test: ## all tests; as root on Debian or Ubuntu it installs what they need
@@ -38,6 +39,9 @@ test-systemd: ## only the tests in containers with a real systemd
 test-long: ## all tests in their long forms
 	@tests/world/need.sh
 	GAPLESS_LONG=1 $(CARGO) test --locked
+
+fuzz: ## every parser against what nobody would write, SECONDS=10 each
+	@tests/fuzz/run.sh $(or $(SECONDS),10)
 
 bench: ## CPU per proxied request, beside nginx
 	@$(CARGO) build --release --locked --bin gapless --example probe-app --example strict-client

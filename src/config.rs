@@ -5,6 +5,8 @@
 //! means must be the same for `gapless check` as for the service.
 
 mod defaults;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod load;
 mod meant;
 mod problem;

@@ -10,6 +10,8 @@ mod body;
 mod connection;
 mod exchange;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod hub;
 mod lane;

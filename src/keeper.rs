@@ -10,6 +10,8 @@ pub mod control;
 pub mod counter;
 pub mod crew;
 pub mod fronts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod happening;
 pub mod health;
 pub mod lane_probe;

@@ -41,7 +41,7 @@ pub fn load(source: &ConfigSource) -> Result<Config, ConfigError> {
     parse(&text, source)
 }
 
-fn parse(text: &str, source: &ConfigSource) -> Result<Config, ConfigError> {
+pub(super) fn parse(text: &str, source: &ConfigSource) -> Result<Config, ConfigError> {
     let failed = |problems| ConfigError::new(source.file.as_deref(), text, problems);
     let (written, mut problems) = written::read(text).map_err(failed)?;
     let (config, more) = meant::mean(text, written, source);

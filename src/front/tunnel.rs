@@ -4,7 +4,7 @@
 //! It never looks into what it carries, except for where the frames of a WebSocket end: when the
 //! tunnel has to go, the close frame of RFC 6455 section 5.5.1 may stand only there.
 
-mod frames;
+pub(super) mod frames;
 mod pipe;
 
 use super::lane::{Lane, Mode};

@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 const DATAGRAM_BYTES_MAX: usize = 8 * 1024;
 
 /// Of a STATUS=.
-const STATUS_CHARS_MAX: usize = 256;
+pub(super) const STATUS_CHARS_MAX: usize = 256;
 
 /// sun_path with its final zero, unix(7).
 const PATH_BYTES_MAX: usize = 107;
@@ -160,7 +160,7 @@ fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(datagram: &[u8]) -> Vec<Notice> {
+pub(super) fn parse(datagram: &[u8]) -> Vec<Notice> {
     let text = String::from_utf8_lossy(datagram);
     text.lines().filter_map(parse_line).collect()
 }

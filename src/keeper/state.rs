@@ -62,6 +62,14 @@ struct Half {
     body: Vec<u8>,
 }
 
+impl Half {
+    /// In the circle of numbers: whatever the last one was, the next save is newer.
+    fn is_newer(&self, other: &Self) -> bool {
+        let ahead = self.seq.wrapping_sub(other.seq);
+        ahead != 0 && ahead <= u64::MAX / 2
+    }
+}
+
 impl StateFile {
     /// An empty one; `name` shows in /proc/PID/fd.
     ///
@@ -83,18 +91,15 @@ impl StateFile {
     /// [`StateError`]; what was saved before is still there.
     pub fn save<T: Serialize>(&self, state: &T) -> Result<(), StateError> {
         let body = serde_json::to_vec(state).map_err(StateError::Malformed)?;
-        let seqs = OFFSETS.map(|offset| match self.half(offset) {
-            Ok(half) => half.map_or(0, |half| half.seq),
-            Err(_) => 0,
-        });
-        let [first, second] = seqs;
+        let [first, second] = OFFSETS.map(|offset| self.half(offset).ok().flatten());
         let [first_offset, second_offset] = OFFSETS;
-        let (offset, seq) = if first <= second {
-            (first_offset, second)
-        } else {
-            (second_offset, first)
+        let (offset, newest) = match (first, second) {
+            (Some(first), Some(second)) if first.is_newer(&second) => (second_offset, first.seq),
+            (Some(first), None) => (second_offset, first.seq),
+            (_, Some(second)) => (first_offset, second.seq),
+            (None, None) => (first_offset, 0),
         };
-        let bytes = encode(VERSION, seq.saturating_add(1), &body);
+        let bytes = encode(VERSION, newest.wrapping_add(1), &body);
         if u64::try_from(bytes.len()).map_or(true, |length| length > HALF_BYTES) {
             return Err(StateError::TooLarge { bytes: bytes.len() });
         }
@@ -116,7 +121,7 @@ impl StateFile {
         let mut newest: Option<Half> = None;
         for offset in OFFSETS {
             if let Some(half) = self.half(offset)?
-                && newest.as_ref().is_none_or(|known| known.seq < half.seq)
+                && newest.as_ref().is_none_or(|known| half.is_newer(known))
             {
                 newest = Some(half);
             }

@@ -6,7 +6,7 @@ const CLOSE: u8 = 8;
 
 /// A position in a stream of frames.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Frames {
+pub(in crate::front) struct Frames {
     at: At,
     has_closed: bool,
 }
@@ -29,24 +29,24 @@ enum At {
 }
 
 impl Frames {
-    pub(super) fn is_at_boundary(&self) -> bool {
+    pub(in crate::front) fn is_at_boundary(&self) -> bool {
         matches!(self.at, At::Boundary)
     }
 
     /// A close frame has begun: no other may follow.
-    pub(super) fn has_closed(&self) -> bool {
+    pub(in crate::front) fn has_closed(&self) -> bool {
         self.has_closed
     }
 
     /// These go by.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    pub(in crate::front) fn pass(&mut self, mut bytes: &[u8]) {
         while let Some(rest) = self.step(bytes) {
             bytes = rest;
         }
     }
 
     /// How many of `bytes` belong to the frame that has begun: none at a boundary.
-    pub(super) fn until_boundary(mut self, bytes: &[u8]) -> usize {
+    pub(in crate::front) fn until_boundary(mut self, bytes: &[u8]) -> usize {
         let mut left = bytes;
         while !self.is_at_boundary() {
             match self.step(left) {

@@ -1,0 +1,71 @@
+//! What the fuzzers of the front's parsers call; see tests/fuzz.
+
+use super::forwarded::{Origin, RequestIds};
+use super::parcel;
+use super::stream::Peer;
+use super::tunnel::frames::Frames;
+use crate::link::seqpacket::Incoming;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+
+/// Fields of a request, as `name: value` lines, from a client that is trusted or not.
+///
+/// # Panics
+/// When one that is not trusted tells the app who it is.
+pub fn forwarded(fields: &[u8], is_trusted: bool) {
+    let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    let trusted = if is_trusted { vec![ip.into()] } else { vec![] };
+    let origin = Origin::new(Peer::Ip(ip), &trusted);
+    let mut headers = headers(fields);
+    origin.describe(&mut headers);
+    let id = origin.request_id(&mut headers, &RequestIds::new());
+    let last = headers.get("x-forwarded-for").map(HeaderValue::as_bytes);
+    assert!(last.is_some_and(|list| list.ends_with(b"192.0.2.7")));
+    assert_eq!(headers.get("x-request-id"), Some(&id));
+    if !is_trusted {
+        assert_eq!(last, Some(b"192.0.2.7".as_slice()));
+        assert_eq!(headers.get_all("forwarded").iter().count(), 1);
+        assert!(!headers.contains_key("x-real-ip"));
+    }
+}
+
+fn headers(fields: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in fields.split(|byte| *byte == b'\n') {
+        let mut halves = line.splitn(2, |byte| *byte == b':');
+        let name = halves.next().map(HeaderName::from_bytes);
+        let value = halves.next().map(HeaderValue::from_bytes);
+        if let (Some(Ok(name)), Some(Ok(value))) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// A message of a parcel with these fds.
+///
+/// # Panics
+/// When it gives more or fewer connections than it had fds.
+pub fn unpack(bytes: Vec<u8>, fds: Vec<OwnedFd>) {
+    let announced = fds.len();
+    if let Ok(parked) = parcel::unpack(Incoming { bytes, fds }) {
+        assert_eq!(parked.len(), announced);
+    }
+}
+
+/// The bytes of a WebSocket.
+///
+/// # Panics
+/// When it matters how they were cut into pieces.
+pub fn frames(bytes: &[u8], cut: usize) {
+    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+    let mut whole = Frames::default();
+    whole.pass(bytes);
+    let mut pieces = Frames::default();
+    pieces.pass(first);
+    assert!(pieces.until_boundary(second) <= second.len());
+    pieces.pass(second);
+    assert_eq!(whole.is_at_boundary(), pieces.is_at_boundary());
+    assert_eq!(whole.has_closed(), pieces.has_closed());
+}

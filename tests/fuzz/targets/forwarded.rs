@@ -1,0 +1,7 @@
+//! What a client says about itself; the first byte says whether it is trusted.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
+    gapless::front::fuzzing::forwarded(input.1, input.0);
+});
