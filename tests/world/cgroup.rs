@@ -4,6 +4,7 @@
 
 use super::unique;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Removed with the value, once it is empty.
 pub struct Cgroup(pub PathBuf);
@@ -19,6 +20,14 @@ impl Cgroup {
             eprintln!("cannot mark {} as delegated: {error}", path.display());
         }
         Some(Self(path))
+    }
+
+    /// A command that joins it first.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]);
+        command.arg(&self.0).arg(program);
+        command
     }
 
     /// All of it and below.

@@ -4,6 +4,7 @@
 //! An overlay over a cached base tree (`bases.sh`), booted by systemd-nspawn in the one form that
 //! works on hosts with and without systemd. Needs root.
 
+use super::cgroup::Cgroup;
 use super::load::Load;
 use super::process::{self, Finished};
 use super::{Behaviour, eventually, gapless, repository, tool, unique};
@@ -31,6 +32,9 @@ pub struct Container {
     root: PathBuf,
     machine: Option<Machine>,
     is_mounted: bool,
+    /// Otherwise the units of all containers on the machine would share theirs: nspawn makes its
+    /// own below the one that it is started in.
+    cgroup: Option<Cgroup>,
 }
 
 /// One boot of it.
@@ -137,6 +141,7 @@ impl Container {
             root,
             machine: None,
             is_mounted: false,
+            cgroup: Cgroup::new(),
         };
         container.make_directories();
         if !container.mount(&lower) {
@@ -192,7 +197,10 @@ impl Container {
             .open(self.console_path())
             .unwrap();
         // Killed with the thread of its test, so that a test that is killed leaves no system running.
-        let mut command = Command::new("setpriv");
+        let mut command = match &self.cgroup {
+            Some(cgroup) => cgroup.command("setpriv"),
+            None => Command::new("setpriv"),
+        };
         command.args([
             "--pdeathsig",
             "KILL",
