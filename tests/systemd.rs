@@ -19,7 +19,7 @@ mod world;
 use gapless::api::Status;
 use std::time::{Duration, Instant};
 use world::container::{self, Container};
-use world::{Behaviour, alone, eventually, is_long, skip, version};
+use world::{Behaviour, alone, beside_others, eventually, is_long, skip, version};
 
 const SOON: Duration = Duration::from_secs(30);
 /// "A few hundred milliseconds": what a restart or a crash of the keeper may cost at most.
@@ -31,12 +31,12 @@ fn times(short: usize, long: usize) -> usize {
     if is_long() { long } else { short }
 }
 
-/// Runs a scenario in a fresh container, alone on the machine.
-fn on(base: &str, scenario: fn(&mut Container)) {
+/// Runs a scenario in a fresh container, in the company that `held` allows.
+fn on<Guard>(base: &str, held: fn() -> Guard, scenario: fn(&mut Container)) {
     if let Some(missing) = container::missing() {
         return skip(&missing);
     }
-    let _alone = alone();
+    let _held = held();
     scenario(&mut Container::boot(base));
 }
 
@@ -414,20 +414,20 @@ fn instances_of_the_template_have_their_own_user_and_socket(container: &mut Cont
 // ---- on both systemds
 
 macro_rules! on_both {
-    ($($scenario:ident: $on_252:ident, $on_257:ident;)*) => {$(
+    ($held:ident: $($scenario:ident: $on_252:ident, $on_257:ident;)*) => {$(
         #[test]
         fn $on_252() {
-            on(container::BASES[0], $scenario);
+            on(container::BASES[0], $held, $scenario);
         }
 
         #[test]
         fn $on_257() {
-            on(container::BASES[1], $scenario);
+            on(container::BASES[1], $held, $scenario);
         }
     )*};
 }
 
-on_both! {
+on_both! { beside_others:
     reloads_lose_nothing_and_close_nothing:
         on_252_a_hundred_reloads_lose_nothing_and_close_nothing,
         on_257_a_hundred_reloads_lose_nothing_and_close_nothing;
@@ -437,15 +437,6 @@ on_both! {
     killed_workers_cost_only_what_they_were_answering:
         on_252_killed_workers_cost_only_what_they_were_answering,
         on_257_killed_workers_cost_only_what_they_were_answering;
-    killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice:
-        on_252_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice,
-        on_257_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice;
-    a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices:
-        on_252_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices,
-        on_257_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices;
-    restarts_lose_nothing_though_the_app_boots_for_seconds:
-        on_252_restarts_lose_nothing_though_the_app_boots_for_seconds,
-        on_257_restarts_lose_nothing_though_the_app_boots_for_seconds;
     restarts_of_the_socket_refuse_nobody:
         on_252_restarts_of_the_socket_refuse_nobody,
         on_257_restarts_of_the_socket_refuse_nobody;
@@ -464,4 +455,16 @@ on_both! {
     instances_of_the_template_have_their_own_user_and_socket:
         on_252_instances_of_the_template_have_their_own_user_and_socket,
         on_257_instances_of_the_template_have_their_own_user_and_socket;
+}
+
+on_both! { alone:
+    killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice:
+        on_252_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice,
+        on_257_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice;
+    a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices:
+        on_252_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices,
+        on_257_a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices;
+    restarts_lose_nothing_though_the_app_boots_for_seconds:
+        on_252_restarts_lose_nothing_though_the_app_boots_for_seconds,
+        on_257_restarts_lose_nothing_though_the_app_boots_for_seconds;
 }

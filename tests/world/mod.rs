@@ -31,7 +31,7 @@ pub mod service;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
@@ -80,11 +80,17 @@ pub fn skip(why: &str) {
     rustix::io::write(std::io::stderr(), line.as_bytes()).unwrap();
 }
 
-/// Held by tests that measure or load the machine: one at a time.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
+static LOADED: RwLock<()> = RwLock::new(());
+
+/// Held by tests that measure, or that load the machine: none of the others runs beside it.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
     // A test that failed while holding it says nothing about the next one.
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    LOADED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by tests that load the machine but measure no time: they run beside each other.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    LOADED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks `question` until it has an answer.
