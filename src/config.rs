@@ -91,10 +91,16 @@ pub struct HealthConfig {
     pub status: (u16, u16),
     /// So many good answers in a row make a worker ready.
     pub passes: NonZeroU32,
-    /// Between two questions.
+    /// Between two questions to a worker that is not ready yet.
     pub interval: Duration,
     /// For one answer.
     pub timeout: Duration,
+    /// Between two questions to a worker that serves; only with `path`.
+    #[serde(default = "HealthConfig::every_by_default")]
+    pub every: Duration,
+    /// So many bad answers in a row, or none, and a worker that serves is replaced.
+    #[serde(default = "HealthConfig::fails_by_default")]
+    pub fails: NonZeroU32,
 }
 
 /// `[restart]`: the restart budget, as OTP's intensity and period.

@@ -123,6 +123,8 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[health] passes", health.passes.to_string()),
         ("[health] interval", duration(health.interval)),
         ("[health] timeout", duration(health.timeout)),
+        ("[health] every", duration(health.every)),
+        ("[health] fails", health.fails.to_string()),
         ("[restart] burst", restart.burst.to_string()),
         ("[restart] interval", duration(restart.interval)),
         ("[restart] delay_min", duration(restart.delay_min)),

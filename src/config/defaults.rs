@@ -32,14 +32,27 @@ impl Default for HealthConfig {
             passes: NonZeroU32::MIN,
             interval: Duration::from_millis(250),
             timeout: Duration::from_secs(2),
+            every: Self::every_by_default(),
+            fails: Self::fails_by_default(),
         }
+    }
+}
+
+impl HealthConfig {
+    pub(super) fn every_by_default() -> Duration {
+        Duration::from_secs(5)
+    }
+
+    pub(super) fn fails_by_default() -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(2)
     }
 }
 
 impl Default for RestartConfig {
     fn default() -> Self {
         Self {
-            burst: 10,
+            // As StartLimitBurst=. With a delay that doubles, ten never come within the interval.
+            burst: 5,
             interval: Duration::from_secs(10),
             delay_min: Duration::from_millis(100),
             delay_max: Duration::from_secs(30),

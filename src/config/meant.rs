@@ -279,6 +279,9 @@ impl Meaning<'_> {
             passes: self.positive(health.passes, 1..=100),
             interval: self.duration(health.interval, TEN_MILLIS..=MINUTE, default.interval),
             timeout: self.duration(health.timeout, TEN_MILLIS..=MINUTE, default.timeout),
+            every: self.duration(health.every, SECOND..=HOUR, default.every),
+            fails: NonZeroU32::new(self.number(health.fails, 1..=100, default.fails.get()))
+                .unwrap_or(default.fails),
         }
     }
 

@@ -79,6 +79,8 @@ pub struct HealthWritten {
     pub passes: Maybe<i64>,
     pub interval: Maybe<Duration>,
     pub timeout: Maybe<Duration>,
+    pub every: Maybe<Duration>,
+    pub fails: Maybe<i64>,
 }
 
 /// `[restart]`
@@ -199,6 +201,8 @@ impl HealthWritten {
             passes: section.number("passes", "passes = 1"),
             interval: section.duration("interval", r#"interval = "250ms""#),
             timeout: section.duration("timeout", r#"timeout = "2s""#),
+            every: section.duration("every", r#"every = "5s""#),
+            fails: section.number("fails", "fails = 3"),
         }
     }
 }
@@ -206,7 +210,7 @@ impl HealthWritten {
 impl RestartWritten {
     fn read(section: &mut Section<'_, '_>) -> Self {
         Self {
-            burst: section.number("burst", "burst = 10"),
+            burst: section.number("burst", "burst = 5"),
             interval: section.duration("interval", r#"interval = "10s""#),
             delay_min: section.duration("delay_min", r#"delay_min = "100ms""#),
             delay_max: section.duration("delay_max", r#"delay_max = "30s""#),

@@ -4,9 +4,9 @@
 //! the worker does, and ends it when the plan says so.
 
 use super::cgroup;
-use super::happening::WorkerLife;
+use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
-use super::plan::Moment;
+use super::plan::{Moment, Pulse};
 use super::reaper::{self, Ending};
 use super::release::Release;
 use super::stored;
@@ -42,6 +42,8 @@ pub struct Crew {
     stem: PathBuf,
     /// The first cell without this generation, once it was in one.
     pub left_cell_at: Option<u64>,
+    /// What happens to it was said before: it is one more try of a degraded app.
+    pub is_repeating: bool,
     /// Why it failed, if it did: one sentence.
     pub cause: Option<String>,
     /// The last lines of the worker that failed.
@@ -58,6 +60,7 @@ impl Crew {
             cgroup,
             stem: yard.runtime_directory.join(id.to_string()),
             left_cell_at: None,
+            is_repeating: false,
             cause: None,
             last_lines: Vec::new(),
             places: BTreeMap::new(),
@@ -78,13 +81,24 @@ impl Crew {
             yard,
             now,
         };
-        place.start(&offer).inspect_err(|error| {
+        let started = place.start(&offer).inspect_err(|error| {
             self.cause = Some(format!(
                 "worker {slot} could not be started: {}",
                 chain(error)
             ));
             self.last_lines.clear();
-        })
+        });
+        let (id, label) = (self.id, &self.release.label);
+        match (&started, self.worker(slot).map(|worker| worker.pid)) {
+            (Ok(()), Some(pid)) if self.is_repeating => {
+                tracing::debug!(generation = %id, worker = %slot, pid, release = label, "{id} {slot} started");
+            }
+            (Ok(()), Some(pid)) => {
+                tracing::info!(generation = %id, worker = %slot, pid, release = label, "{id} {slot} started");
+            }
+            (Ok(()), None) | (Err(_), _) => {}
+        }
+        started
     }
 
     /// Takes over the workers of the previous keeper. Returns the slots whose worker is dead.
@@ -137,13 +151,37 @@ impl Crew {
     }
 
     /// The worker answers here. False when that life is over.
-    pub fn answers(&mut self, life: WorkerLife, endpoint: Endpoint) -> bool {
-        let watchdog = self.release.app.watchdog;
+    pub fn answers(&mut self, life: WorkerLife, endpoint: Endpoint, yard: &Yard) -> bool {
+        let release = self.release.clone();
         let Some(worker) = self.worker_mut(life) else {
             return false;
         };
-        worker.answers(endpoint, watchdog);
+        worker.answers(life, endpoint, &release, yard);
         true
+    }
+
+    /// How well the worker is, with what was just found. None when that life is over.
+    pub fn felt(&mut self, life: WorkerLife, felt: &Felt) -> Option<Pulse> {
+        let pulse = self.worker_mut(life)?.felt(felt);
+        let (id, slot, fails) = (self.id, life.slot, self.release.health.fails);
+        match felt {
+            Felt::Silent => {
+                tracing::warn!(generation = %id, worker = %slot, why = "silent", "{id} {slot} sent no WATCHDOG=1 in time, replacing it");
+            }
+            Felt::Health(Pulse::Unwell { .. }, Some(seen)) => {
+                tracing::warn!(generation = %id, worker = %slot, why = %seen, "{id} {slot} failed {fails} health checks in a row, replacing it: {seen}");
+            }
+            Felt::Health(_, Some(seen)) => {
+                tracing::debug!(generation = %id, worker = %slot, why = %seen, "{id} {slot} failed a health check: {seen}");
+            }
+            Felt::Health(_, None) => {
+                tracing::debug!(generation = %id, worker = %slot, "{id} {slot} is well");
+            }
+            Felt::SpeaksAgain => {
+                tracing::info!(generation = %id, worker = %slot, "{id} {slot} sends WATCHDOG=1 again");
+            }
+        }
+        Some(pulse)
     }
 
     /// The worker said something; returns what concerns the plan.
@@ -184,7 +222,9 @@ impl Crew {
         ));
         self.last_lines = worker.tail.lines();
         let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
-        if is_expected {
+        if self.is_repeating {
+            tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+        } else if is_expected {
             tracing::info!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
         } else {
             tracing::warn!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
@@ -259,14 +299,24 @@ impl Crew {
         reaper::kill_with_environment(&mark);
     }
 
+    /// SIGTERM to one worker.
+    pub fn end_worker(&self, slot: Slot) {
+        if let Some(worker) = self.worker(slot) {
+            worker.signal(Signal::TERM);
+        }
+    }
+
     /// SIGKILL to one worker.
     pub fn kill_worker(&self, slot: Slot) {
-        if let Some(worker) = self
-            .places
-            .get(&slot)
-            .and_then(|place| place.worker.as_ref())
-        {
+        if let Some(worker) = self.worker(slot) {
             worker.kill();
+        }
+    }
+
+    /// The next worker is in the other place.
+    pub fn vacate(&mut self, slot: Slot, yard: &Yard) {
+        if let Some(place) = self.places.get_mut(&slot) {
+            place.vacate(self.id, slot, yard);
         }
     }
 
@@ -310,16 +360,13 @@ impl Crew {
             .filter_map(|(slot, place)| Some((*slot, place.worker.as_ref()?.pid)))
     }
 
-    /// The slot had a worker before.
-    pub fn is_respawn(&self, slot: Slot) -> bool {
-        self.places.get(&slot).is_some_and(Place::has_lived)
-    }
-
     /// Somebody works in the slot.
     pub fn has_worker(&self, slot: Slot) -> bool {
-        self.places
-            .get(&slot)
-            .is_some_and(|place| place.worker.is_some())
+        self.worker(slot).is_some()
+    }
+
+    fn worker(&self, slot: Slot) -> Option<&Worker> {
+        self.places.get(&slot)?.worker.as_ref()
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {

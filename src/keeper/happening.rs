@@ -1,7 +1,9 @@
 //! What the keeper's loop hears: everything that takes time happens in a task and ends up here.
 
 use super::control::Asked;
+use super::health::Observation;
 use super::notice::Notice;
+use super::plan::Pulse;
 use super::reaper::Ending;
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::link::{Endpoint, FromFront};
@@ -18,6 +20,17 @@ pub struct WorkerLife {
     pub life: u64,
 }
 
+/// What is found about a worker that serves.
+#[derive(Debug)]
+pub enum Felt {
+    /// Its answers to the health check, since the last change.
+    Health(Pulse, Option<Observation>),
+    /// It sent no WATCHDOG=1 in time, or says itself that it hangs.
+    Silent,
+    /// It sends WATCHDOG=1 again.
+    SpeaksAgain,
+}
+
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Happening {
@@ -27,8 +40,8 @@ pub enum Happening {
     WorkerAnswers(WorkerLife, Endpoint),
     /// A worker said something.
     Notices(WorkerLife, Vec<Notice>),
-    /// A worker's watchdog ran out.
-    WorkerSilent(WorkerLife),
+    /// How well a worker is has changed.
+    WorkerFelt(WorkerLife, Felt),
     /// A front said something.
     FrontSaid(FrontId, FromFront),
     /// A front ended.

@@ -97,11 +97,7 @@ async fn pass(
     Ok(endpoint)
 }
 
-/// Asks once, now: also for a worker that is long ready.
-///
-/// # Errors
-/// What was seen instead of a good answer.
-pub async fn check(
+async fn check(
     candidate: &Candidate,
     health: &HealthConfig,
     worker: Tree<'_>,
@@ -115,6 +111,18 @@ pub async fn check(
         }
     }
     Ok(endpoint)
+}
+
+/// Asks a worker that serves already.
+///
+/// # Errors
+/// What was seen instead of a good answer.
+pub async fn ask_again(
+    endpoint: &Endpoint,
+    path: &str,
+    health: &HealthConfig,
+) -> Result<(), Observation> {
+    answers(endpoint, path, health).await
 }
 
 /// Whose it is, before it is asked anything. A unix socket is in our own runtime directory, and a
@@ -253,6 +261,8 @@ mod tests {
             status: (200, 399),
             passes: NonZeroU32::new(passes).unwrap(),
             interval: Duration::from_millis(20),
+            every: Duration::from_secs(1),
+            fails: NonZeroU32::MIN,
             timeout: Duration::from_millis(300),
         }
     }

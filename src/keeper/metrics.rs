@@ -149,7 +149,13 @@ impl Keeper {
                 threads.push((labels, number(usage.threads)));
             }
         }
+        let is_degraded = if self.plan.is_degraded() { 1.0 } else { 0.0 };
         vec![
+            (
+                "degraded",
+                "1 while the restart budget is spent and tries grow rare",
+                vec![(Vec::new(), is_degraded)],
+            ),
             (
                 "connections",
                 "Open client connections",

@@ -7,12 +7,15 @@
 mod budget;
 mod generation;
 mod moment;
+mod place;
+mod respawning;
 mod stopping;
 mod swapping;
 
 pub use budget::Budget;
-pub use generation::{Generation, Phase, SlotState, Terms, Why};
+pub use generation::{Generation, Phase, Terms, Why};
 pub use moment::Moment;
+pub use place::{Pulse, SlotState};
 
 use crate::id::{GenerationId, Slot};
 use serde::{Deserialize, Serialize};
@@ -39,8 +42,10 @@ pub enum Event {
     WorkerExited(GenerationId, Slot),
     /// A worker asked for more time to boot (EXTEND_TIMEOUT_USEC), counted from now.
     BootExtended(GenerationId, Slot, Duration),
-    /// A worker's own watchdog fell silent.
-    WorkerHung(GenerationId, Slot),
+    /// A ready worker was found to be well, or not.
+    WorkerPulse(GenerationId, Slot, Pulse),
+    /// Every front serves from a cell without this worker, which is being ended.
+    LeftCell(GenerationId, Slot),
     /// Every front serves from a cell without this generation and holds no lease on it.
     Drained(GenerationId),
     /// Stop: let the fronts finish, then end the workers.
@@ -64,8 +69,12 @@ pub enum Effect {
     Terminate(GenerationId),
     /// SIGKILL to every process of the generation.
     Kill(GenerationId),
+    /// SIGTERM to one worker.
+    EndWorker(GenerationId, Slot),
     /// SIGKILL to one worker.
     KillWorker(GenerationId, Slot),
+    /// The worker of this place ended, and the next one is in its other place.
+    Vacated(GenerationId, Slot),
     /// Tell the fronts to end what still runs on the generation.
     Cut(GenerationId),
     /// The fate of a begun generation is known.
@@ -155,7 +164,8 @@ impl Plan {
             Event::BootExtended(id, slot, by) => {
                 self.with_slot(id, slot, |state| state.extend(now + by));
             }
-            Event::WorkerHung(id, slot) => effects.push(Effect::KillWorker(id, slot)),
+            Event::WorkerPulse(id, slot, pulse) => self.worker_pulse(id, slot, pulse, &mut effects),
+            Event::LeftCell(id, slot) => self.left_cell(now, id, slot, &mut effects),
             Event::Drained(id) => self.drained(now, id, &mut effects),
             Event::Stop => self.stop(now, &mut effects),
             Event::StopNow => self.stop_now(now, &mut effects),
@@ -169,12 +179,11 @@ impl Plan {
 
     /// When [`Event::Tick`] is due; none: nothing waits.
     pub fn deadline(&self) -> Option<Moment> {
-        let is_waited_for = |g: &&Generation| !(self.is_stopping() && g.phase == Phase::Live);
+        let is_stopping = self.is_stopping();
         let generations = self
             .generations
             .values()
-            .filter(is_waited_for)
-            .filter_map(Generation::deadline);
+            .filter_map(|generation| generation.deadline(is_stopping));
         let retry = self.retry.as_ref().map(|retry| retry.at);
         let stop = match self.stop {
             Some(Stop::Fronts { until } | Stop::Cutting { until }) => Some(until),
@@ -220,6 +229,27 @@ impl Plan {
     /// When the failed start is tried again, if nothing is live.
     pub fn retry_at(&self) -> Option<Moment> {
         self.retry.as_ref().map(|retry| retry.at)
+    }
+
+    /// Tries follow each other, and are to be told as one: the restart budget is spent.
+    pub fn is_degraded(&self) -> bool {
+        let next = self.retry.as_ref().map(|retry| &retry.terms);
+        let next = next.or(self.coming().map(|coming| &coming.terms));
+        match self.live() {
+            Some(live) => live.is_spent,
+            None => next.is_some_and(|terms| self.has_failed_enough(terms)),
+        }
+    }
+
+    fn has_failed_enough(&self, terms: &Terms) -> bool {
+        self.failures >= terms.burst.max(1)
+    }
+
+    /// What happens to this generation was said before: it is one more try.
+    pub fn is_repeating(&self, id: GenerationId) -> bool {
+        let is_one_more =
+            |generation: &Generation| generation.phase == Phase::Live || generation.is_retry;
+        self.is_degraded() && self.generation(id).is_some_and(is_one_more)
     }
 
     /// Releases that may still be started or are running.
@@ -269,9 +299,11 @@ impl Plan {
     }
 
     fn worker_ready(&mut self, now: Moment, id: GenerationId, slot: Slot) {
-        self.with_slot(id, slot, |state| state.ready(now));
-        if let Some(generation) = self.generations.get_mut(&id)
-            && matches!(generation.phase, Phase::Starting)
+        let Some(generation) = self.generations.get_mut(&id) else {
+            return;
+        };
+        generation.ready(slot, now);
+        if matches!(generation.phase, Phase::Starting)
             && generation.slots.iter().all(SlotState::is_ready)
         {
             // Starting => Settling
@@ -299,7 +331,11 @@ impl Plan {
                 generation.ended(slot);
                 self.fail(now, id, Why::StartFailed, effects);
             }
-            Phase::Live if !is_stopping => generation.respawn_later(now, slot, seed),
+            Phase::Live if !is_stopping => {
+                if generation.lost(now, slot, seed) {
+                    effects.push(Effect::Vacated(id, slot));
+                }
+            }
             Phase::Live | Phase::Waiting | Phase::Draining { .. } | Phase::Stopping { .. } => {
                 generation.ended(slot);
             }
@@ -339,7 +375,11 @@ impl Plan {
         if self.retry.as_ref().is_some_and(|retry| retry.at <= now)
             && let Some(Retry { terms, .. }) = self.retry.take()
         {
+            let id = GenerationId(self.next);
             self.begin(now, terms, None, effects);
+            if let Some(again) = self.generations.get_mut(&id) {
+                again.is_retry = true;
+            }
         }
     }
 
@@ -348,6 +388,9 @@ impl Plan {
         let Some(generation) = self.generations.get_mut(&id) else {
             return;
         };
+        if generation.phase == Phase::Live || generation.phase.is_draining() {
+            generation.pass_farewells(now, effects);
+        }
         match &mut generation.phase {
             Phase::Waiting | Phase::Settled => {}
             // Starting => Stopping(StartTimedOut)
@@ -363,17 +406,8 @@ impl Plan {
                 }
             }
             Phase::Live => {
-                if is_stopping {
-                    return;
-                }
-                for index in 0..generation.terms.workers {
-                    let slot = Slot(index);
-                    if generation.is_respawn_due(slot, now) {
-                        generation.boot(slot, now);
-                        effects.push(Effect::Spawn(id, slot));
-                    } else if generation.kill_late(slot, now) {
-                        effects.push(Effect::KillWorker(id, slot));
-                    }
+                if !is_stopping {
+                    self.pass_time_of_live(now, id, effects);
                 }
             }
             Phase::Draining { until, cut } => {
@@ -490,9 +524,9 @@ impl Plan {
             Some(live) => Aim::Live(live.id),
             None if self.is_stopping() => Aim::Refuse,
             None => match &self.retry {
-                Some(retry) if self.failures >= retry.terms.burst => Aim::Refuse,
+                Some(retry) if self.has_failed_enough(&retry.terms) => Aim::Refuse,
                 Some(_) | None => match self.coming() {
-                    Some(coming) if self.failures >= coming.terms.burst => Aim::Refuse,
+                    Some(coming) if self.has_failed_enough(&coming.terms) => Aim::Refuse,
                     Some(_) | None => Aim::Hold,
                 },
             },

@@ -20,23 +20,53 @@ impl Keeper {
         self.status = sentence;
     }
 
+    /// That every try fails is said once, and once that it is over.
+    pub(super) fn say_degraded(&mut self) {
+        let is_degraded = self.plan.is_degraded() && !self.plan.is_stopping();
+        if is_degraded == self.is_told_degraded {
+            if is_degraded && self.degraded.is_none() {
+                self.degraded = Some(self.sentence());
+            }
+            return;
+        }
+        self.is_told_degraded = is_degraded;
+        self.degraded = None;
+        if is_degraded {
+            let sentence = self.sentence();
+            tracing::error!("{sentence}");
+            self.degraded = Some(sentence);
+        } else if !self.plan.is_stopping() {
+            tracing::info!("no longer degraded: {}", self.sentence());
+        }
+    }
+
     /// One true sentence.
     fn sentence(&self) -> String {
         if self.plan.is_stopping() {
             return "Stopping: finishing requests".into();
         }
+        if let Some(sentence) = &self.degraded {
+            return sentence.clone();
+        }
+        if self.plan.is_degraded() {
+            return format!(
+                "Degraded, trying again less and less often: {}",
+                self.serving()
+            );
+        }
+        self.serving()
+    }
+
+    fn serving(&self) -> String {
         let serving = match self.plan.aim() {
             Aim::Live(id) => {
                 let live = self.plan.generation(id);
-                let slots = live.map(|live| live.slots.as_slice()).unwrap_or_default();
-                let ready = slots.iter().filter(|slot| slot.is_ready()).count();
-                if ready == slots.len() {
+                let workers = live.map_or(0, |live| live.terms.workers);
+                let well = live.map_or(0, Generation::well);
+                if u32::try_from(well).is_ok_and(|well| well >= workers) {
                     format!("Serving {id}")
                 } else {
-                    format!(
-                        "Serving {id} with {ready} of {} workers, respawning",
-                        slots.len()
-                    )
+                    format!("Serving {id} with {well} of {workers} workers, respawning")
                 }
             }
             Aim::Hold => "Nothing is live yet, requests wait".into(),
@@ -50,10 +80,16 @@ impl Keeper {
         let draining: Vec<_> = draining.map(|g| g.id.to_string()).collect();
         let draining = (!draining.is_empty())
             .then(|| format!("; finishing requests on {}", draining.join(", ")));
-        [Some(serving), coming, draining, self.failure()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            Some(serving),
+            coming,
+            draining,
+            self.failure(),
+            self.death(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// What went wrong with the newest request for a generation, if it did.
@@ -69,9 +105,17 @@ impl Keeper {
         let retry = self
             .plan
             .retry_at()
+            .filter(|_| !self.plan.is_degraded())
             .map(|at| format!(", next try in {:.1} s", (at - now()).as_secs_f64()));
         let cause = outcome.cause.lines().next().unwrap_or_default();
         Some(format!("; {which}: {cause}{}", retry.unwrap_or_default()))
+    }
+
+    /// How the last worker of a degraded generation died.
+    fn death(&self) -> Option<String> {
+        let live = self.plan.live().filter(|_| self.plan.is_degraded())?;
+        let cause = self.crews.get(&live.id)?.cause.as_ref()?;
+        Some(format!("; {}: {cause}", live.id))
     }
 
     /// Answer to `GET /status`.
@@ -85,7 +129,9 @@ impl Keeper {
             gapless_version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_seconds: (now() - self.began()).as_secs(),
-            healthy: matches!(self.plan.aim(), Aim::Live(_)) && !is_refused,
+            healthy: matches!(self.plan.aim(), Aim::Live(_))
+                && !is_refused
+                && !self.plan.is_degraded(),
             summary: self.sentence(),
             listeners: listeners::status(self.listeners()),
             generations: self
@@ -101,8 +147,7 @@ impl Keeper {
 
     fn generation_status(&self, generation: &Generation) -> GenerationStatus {
         let crew = self.crews.get(&generation.id);
-        let worker = |(index, state): (usize, &SlotState)| -> Option<WorkerStatus> {
-            let slot = Slot(u32::try_from(index).ok()?);
+        let worker = |(slot, state): (Slot, &SlotState)| -> Option<WorkerStatus> {
             crew.map(|crew| crew.status(slot, slot_word(state), now()))
         };
         let app = crew.map(|crew| &crew.release.app);
@@ -123,9 +168,8 @@ impl Keeper {
             directory: app.map(|app| app.directory.clone()).unwrap_or_default(),
             command: app.map(|app| app.command.clone()).unwrap_or_default(),
             workers: generation
-                .slots
-                .iter()
-                .enumerate()
+                .slots()
+                .filter(|(slot, _)| !generation.is_spare(*slot))
                 .filter_map(worker)
                 .collect(),
         }
@@ -149,7 +193,8 @@ fn slot_word(state: &SlotState) -> &'static str {
     match state {
         SlotState::Empty => "not started",
         SlotState::Booting { .. } => "booting",
-        SlotState::Ready { .. } => "ready",
+        SlotState::Ready { pulse, .. } => pulse.word(),
+        SlotState::Leaving { .. } => "leaving",
         SlotState::Respawn { .. } => "waiting to respawn",
         SlotState::Ended => "ended",
     }

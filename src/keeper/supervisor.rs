@@ -150,6 +150,9 @@ pub(super) struct Keeper {
     is_dirty: bool,
     stops: u32,
     pub(super) status: String,
+    /// What was said when the app became degraded: once, not at every try.
+    pub(super) degraded: Option<String>,
+    pub(super) is_told_degraded: bool,
     began: Moment,
     probing: JoinSet<()>,
     watchdog: Option<Duration>,
@@ -215,7 +218,8 @@ impl Keeper {
         match happening {
             Happening::WorkerExited(life, ending) => {
                 let plan = self.plan.generation(life.generation);
-                let is_expected = plan.is_none_or(|plan| plan.phase.is_stopping());
+                let is_expected = plan.is_none_or(|plan| plan.is_ending(life.slot));
+                self.hush(life.generation);
                 if let Some(crew) = self.crews.get_mut(&life.generation)
                     && crew.exited(life, ending, is_expected, now())
                 {
@@ -225,23 +229,21 @@ impl Keeper {
             }
             Happening::WorkerAnswers(life, endpoint) => {
                 if let Some(crew) = self.crews.get_mut(&life.generation)
-                    && crew.answers(life, endpoint)
+                    && crew.answers(life, endpoint, &self.yard)
                 {
                     self.events
                         .push_back(Event::WorkerReady(life.generation, life.slot));
                 }
             }
             Happening::Notices(life, notices) => self.notices(life, notices),
-            Happening::WorkerSilent(life) => {
-                tracing::warn!(generation = %life.generation, worker = %life.slot, "{} {} sent no WATCHDOG=1 in time, replacing it", life.generation, life.slot);
-                self.events
-                    .push_back(Event::WorkerHung(life.generation, life.slot));
-            }
+            Happening::WorkerFelt(life, felt) => self.felt(life, &felt),
             Happening::FrontSaid(id, message) => self.fronts.said(id, message),
             Happening::FrontExited(id, ending) => self.front_exited(id, ending),
             Happening::FrontHung(id) => {
                 tracing::error!(front = %id, "{id} does not answer, replacing it; the app goes on");
                 self.fronts.kill(id);
+                // That is dealt with; the keeper itself is well.
+                log_up("watchdog", notify::watchdog());
             }
             Happening::LanesAnswered => log_up("watchdog", notify::watchdog()),
             Happening::Reload => self.reload_by_signal(),

@@ -5,11 +5,11 @@ mod tasks;
 
 pub use offer::Offer;
 
-use super::happening::{Happening, WorkerLife};
+use super::happening::{Felt, Happening, WorkerLife};
 use super::health::{self, Candidate, LastSeen, Tree};
 use super::notice::{Notice, NoticeError, NoticeSocket};
 use super::output::{self, OutputError, Source, Tail};
-use super::plan::Moment;
+use super::plan::{Moment, Pulse};
 use super::reaper;
 use super::release::Release;
 use super::spawn::{self, Orphan, Spawn, SpawnError};
@@ -103,6 +103,10 @@ pub struct Worker {
     heartbeat: watch::Sender<Option<Duration>>,
     tasks: JoinSet<()>,
     asking: Option<tokio::task::AbortHandle>,
+    /// As its health check says.
+    health: Pulse,
+    /// Its watchdog ran out.
+    is_silent: bool,
 }
 
 impl Place {
@@ -159,7 +163,6 @@ impl Place {
         stored::keep(&of("notify"), notices.as_fd());
         stored::keep(&of("output"), &reading);
         self.lives += 1;
-        tracing::info!(%generation, worker = %slot, pid = child.pid, release = release.label, "{generation} {slot} started");
         let remembered = RememberedWorker {
             slot,
             life: self.lives,
@@ -275,9 +278,13 @@ impl Place {
             heartbeat,
             tasks,
             asking: None,
+            health: Pulse::Well,
+            is_silent: false,
         };
-        if worker.endpoint.is_none() && !worker.speaks {
-            worker.ask(who, release.health.clone(), yard);
+        match worker.endpoint.clone() {
+            Some(endpoint) => worker.answers(who, endpoint, release, yard),
+            None if !worker.speaks => worker.ask(who, release.health.clone(), yard),
+            None => {}
         }
         self.worker = Some(worker);
         Ok(())
@@ -330,14 +337,18 @@ impl Place {
         })
     }
 
-    /// A worker was started here before.
-    pub fn has_lived(&self) -> bool {
-        self.lives > 0
-    }
-
     /// How often a worker had to be started again.
     pub fn respawns(&self) -> u64 {
         self.lives.saturating_sub(1)
+    }
+
+    /// Its worker is gone, and the next one is elsewhere: who waits in our listening socket for it
+    /// is told so by its end.
+    pub fn vacate(&mut self, generation: GenerationId, slot: Slot, yard: &Yard) {
+        if self.listener.take().is_some() {
+            stored::forget(&stored::of_worker(generation, slot, "listen"));
+        }
+        self.forget(generation, slot, yard);
     }
 
     /// Removes what it left in the runtime directory.
@@ -368,10 +379,29 @@ impl Place {
 }
 
 impl Worker {
-    /// It is ready and answers here; from now on its watchdog counts.
-    pub fn answers(&mut self, endpoint: Endpoint, watchdog: Option<Duration>) {
-        self.endpoint = Some(endpoint);
-        self.heartbeat.send_replace(watchdog);
+    /// It is ready and answers here; from now on its watchdog counts, and it is asked how it is.
+    pub fn answers(&mut self, who: WorkerLife, endpoint: Endpoint, release: &Release, yard: &Yard) {
+        self.endpoint = Some(endpoint.clone());
+        self.heartbeat.send_replace(release.app.watchdog);
+        let health = release.health.clone();
+        if let Some(path) = health.path.clone() {
+            let watch = tasks::watch_health(who, endpoint, path, health, yard.clone());
+            self.tasks.spawn_local(watch);
+        }
+    }
+
+    /// What was found of how it is, and all that is known together.
+    pub fn felt(&mut self, felt: &Felt) -> Pulse {
+        match felt {
+            Felt::Health(pulse, _) => self.health = *pulse,
+            Felt::Silent => self.is_silent = true,
+            Felt::SpeaksAgain => self.is_silent = false,
+        }
+        if self.is_silent {
+            Pulse::Silent
+        } else {
+            self.health
+        }
     }
 
     /// To the worker alone.

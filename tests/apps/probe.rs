@@ -21,6 +21,8 @@
 //! | `PROBE_LISTEN` | `auto`, `fd`, `unix` or `port`: what to take of what is offered |
 //! | `PROBE_MUTE` | never speak to `$NOTIFY_SOCKET` |
 //! | `PROBE_WATCHDOG_MS` | feed the watchdog for so long, then stop |
+//!
+//! `/block?ms=` blocks the event loop, `/sicken` and `/cure` change what `/health` answers.
 
 #[path = "digest.rs"]
 mod digest;
@@ -40,6 +42,7 @@ use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,6 +92,8 @@ impl Behaviour {
 
 struct App {
     behaviour: Behaviour,
+    /// `/health` answers 500 from now on.
+    is_sick: AtomicBool,
     version: String,
     generation: String,
 }
@@ -104,6 +109,7 @@ async fn main() -> io::Result<()> {
     let generation = std::env::var("GAPLESS_GENERATION").unwrap_or_default();
     let app = Arc::new(App {
         behaviour,
+        is_sick: AtomicBool::new(false),
         version,
         generation,
     });
@@ -203,6 +209,14 @@ fn kill_self(signal: rustix::process::Signal) {
     if let Err(error) = rustix::process::kill_process(rustix::process::getpid(), signal) {
         say(io::stderr(), &format!("<3>cannot signal myself: {error}"));
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that sleeps is what the test asks for"
+)]
+fn block(time: Duration) {
+    std::thread::sleep(time);
 }
 
 #[expect(
@@ -335,6 +349,15 @@ async fn answer(app: &App, request: Request<Incoming>) -> Result<Response<Body>,
             std::future::pending().await
         }
         "/hang" => std::future::pending().await,
+        "/block" => {
+            // The event loop with it: that is what is asked for.
+            block(Duration::from_millis(asked.number("ms").unwrap_or(1000)));
+            echo(app, &asked)
+        }
+        "/sicken" | "/cure" => {
+            app.is_sick.store(asked.path == "/sicken", Relaxed);
+            echo(app, &asked)
+        }
         _ => echo(app, &asked),
     };
     if let Some(status) = status(app, &asked) {
@@ -400,9 +423,11 @@ async fn take(request: Request<Incoming>) -> Result<(u64, usize), hyper::Error> 
 }
 
 fn status(app: &App, asked: &Asked) -> Option<StatusCode> {
+    let sick = || app.is_sick.load(Relaxed).then_some(500);
     let only_health = app
         .behaviour
         .number("PROBE_HEALTH_STATUS")
+        .or_else(sick)
         .filter(|_| asked.path == "/health");
     StatusCode::from_u16(only_health.or_else(|| app.behaviour.number("PROBE_STATUS"))?).ok()
 }

@@ -1,13 +1,10 @@
 //! One generation as the plan sees it.
 
-use super::{Budget, Moment, budget::backoff};
+use super::{Budget, Moment, Pulse, SlotState, budget::backoff};
 use crate::id::{GenerationId, Slot};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
-
-/// A worker that lived at least this long did not "die young": its respawn is not delayed.
-const YOUNG: Duration = Duration::from_secs(1);
 
 /// What the plan needs to know of a release and of the configuration it began with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +23,7 @@ pub struct Terms {
     pub drain: Duration,
     /// Between SIGTERM and SIGKILL.
     pub stop: Duration,
-    /// Respawns allowed within `interval`.
+    /// Respawns of each worker allowed within `interval`.
     pub burst: u32,
     /// See `burst`.
     pub interval: Duration,
@@ -129,64 +126,6 @@ impl fmt::Display for Why {
     }
 }
 
-/// The worker in a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SlotState {
-    /// Not begun.
-    Empty,
-    /// Started, not ready.
-    Booting {
-        /// When it was started.
-        since: Moment,
-        /// Then it is late.
-        until: Moment,
-    },
-    /// Requests may be sent to it.
-    Ready {
-        /// When it became ready.
-        since: Moment,
-    },
-    /// Dead; its successor is due.
-    Respawn {
-        /// When.
-        at: Moment,
-    },
-    /// Dead for good.
-    Ended,
-}
-
-impl SlotState {
-    /// Requests may be sent to it.
-    pub fn is_ready(&self) -> bool {
-        matches!(self, Self::Ready { .. })
-    }
-
-    /// There is a process to end and to reap.
-    pub fn has_process(&self) -> bool {
-        matches!(self, Self::Booting { .. } | Self::Ready { .. })
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self, Self::Ended | Self::Empty)
-    }
-
-    pub(super) fn is_late(&self, now: Moment) -> bool {
-        matches!(self, Self::Booting { until, .. } if *until <= now)
-    }
-
-    pub(super) fn ready(&mut self, now: Moment) {
-        if matches!(self, Self::Booting { .. }) {
-            *self = Self::Ready { since: now };
-        }
-    }
-
-    pub(super) fn extend(&mut self, to: Moment) {
-        if let Self::Booting { until, .. } = self {
-            *until = (*until).max(to);
-        }
-    }
-}
-
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
@@ -198,15 +137,18 @@ pub struct Generation {
     pub phase: Phase,
     /// When it was begun.
     pub began: Moment,
-    /// Its workers.
-    pub slots: Vec<SlotState>,
+    /// A failed start, tried again by itself.
+    #[serde(default)]
+    pub is_retry: bool,
+    /// Its workers; from the first substitute on, twice as many places as workers.
+    pub(super) slots: Vec<SlotState>,
     /// To be begun again if this one fails: it had to stop before this one could start.
     pub(super) fallback: Option<Terms>,
-    budget: Budget,
+    pub(super) budget: Budget,
     /// Workers that died young in a row.
-    young_deaths: u32,
-    /// The budget is spent and no worker became ready since.
-    is_spent: bool,
+    pub(super) young_deaths: u32,
+    /// The budget is spent, and not all were well for its interval since.
+    pub(super) is_spent: bool,
 }
 
 impl Generation {
@@ -222,6 +164,7 @@ impl Generation {
             terms,
             phase: Phase::Waiting,
             began: now,
+            is_retry: false,
             slots,
             fallback,
             budget: Budget::default(),
@@ -230,9 +173,33 @@ impl Generation {
         }
     }
 
-    /// No worker is ready and the restart budget is spent.
+    /// The restart budget is spent, and no worker serves.
     pub fn is_spent(&self) -> bool {
-        self.is_spent && !self.slots.iter().any(SlotState::is_ready)
+        self.is_spent && self.serving().is_empty()
+    }
+
+    /// Its places, with what is there.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
+        (0..).map(Slot).zip(&self.slots)
+    }
+
+    pub(super) fn all_slots(&self) -> Vec<Slot> {
+        self.slots().map(|(slot, _)| slot).collect()
+    }
+
+    pub(super) fn with(&mut self, slot: Slot, change: impl FnOnce(&mut SlotState)) {
+        if let Some(state) = self.slot_mut(slot) {
+            change(state);
+        }
+    }
+
+    pub(super) fn ready(&mut self, slot: Slot, now: Moment) {
+        let pulse = if self.is_spent {
+            Pulse::Fresh
+        } else {
+            Pulse::Well
+        };
+        self.with(slot, |state| state.ready(now, pulse));
     }
 
     pub(super) fn slot(&self, slot: Slot) -> Option<&SlotState> {
@@ -276,34 +243,6 @@ impl Generation {
         }
     }
 
-    /// The first death of a worker that had lived is answered at once; those that die young wait
-    /// longer each time, and longest when the budget is spent.
-    pub(super) fn respawn_later(&mut self, now: Moment, slot: Slot, jitter: u64) {
-        let lived = match self.slot(slot) {
-            Some(SlotState::Ready { since }) => now - *since,
-            Some(_) | None => Duration::ZERO,
-        };
-        self.young_deaths = if lived >= YOUNG {
-            0
-        } else {
-            self.young_deaths.saturating_add(1)
-        };
-        let is_allowed = self.budget.take(now, self.terms.burst, self.terms.interval);
-        self.is_spent = !is_allowed;
-        let failures = if is_allowed {
-            self.young_deaths
-        } else {
-            self.young_deaths.max(1)
-        };
-        let delay = match failures {
-            0 => Duration::ZERO,
-            _ => self.terms.delay(failures, jitter),
-        };
-        if let Some(state) = self.slot_mut(slot) {
-            *state = SlotState::Respawn { at: now + delay };
-        }
-    }
-
     pub(super) fn give_up_respawns(&mut self) {
         for state in &mut self.slots {
             if matches!(state, SlotState::Respawn { .. } | SlotState::Empty) {
@@ -312,16 +251,18 @@ impl Generation {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Moment> {
-        let slots = self.slots.iter().filter_map(|state| match state {
-            SlotState::Booting { until, .. } => Some(*until),
-            SlotState::Respawn { at } => Some(*at),
-            SlotState::Empty | SlotState::Ready { .. } | SlotState::Ended => None,
-        });
+    pub(super) fn deadline(&self, is_stopping: bool) -> Option<Moment> {
         match self.phase {
             Phase::Waiting | Phase::Settled => None,
-            Phase::Starting | Phase::Live => slots.min(),
-            Phase::Settling { until } | Phase::Draining { until, .. } => Some(until),
+            Phase::Starting => self.respawns_due(),
+            Phase::Live if is_stopping => self.farewells_due(),
+            Phase::Live => self
+                .respawns_due()
+                .into_iter()
+                .chain(self.farewells_due())
+                .min(),
+            Phase::Settling { until } => Some(until),
+            Phase::Draining { until, .. } => self.farewells_due().into_iter().chain([until]).min(),
             Phase::Stopping {
                 kill_at, killed, ..
             } => (!killed).then_some(kill_at),

@@ -94,7 +94,9 @@ impl World {
             Effect::Finished => self.is_finished = true,
             Effect::Terminate(_)
             | Effect::Kill(_)
+            | Effect::EndWorker(..)
             | Effect::KillWorker(..)
+            | Effect::Vacated(..)
             | Effect::Cut(_)
             | Effect::DrainFronts
             | Effect::EndFronts => {}
@@ -122,8 +124,9 @@ impl World {
             );
         }
         for generation in self.plan.generations() {
-            for (index, state) in generation.slots.iter().enumerate() {
-                let key = (generation.id, Slot(u32::try_from(index).unwrap()));
+            check_places(generation, self.plan.is_stopping());
+            for (slot, state) in generation.slots() {
+                let key = (generation.id, slot);
                 assert_eq!(
                     state.has_process(),
                     self.running.contains(&key),
@@ -138,6 +141,15 @@ impl World {
                 self.plan
             );
         }
+    }
+
+    fn feel(&mut self, id: GenerationId, slot: u32, pulse: Pulse) -> Vec<Effect> {
+        self.step(Event::WorkerPulse(id, Slot(slot), pulse))
+    }
+
+    fn serving(&self) -> Vec<u32> {
+        let live = self.plan.live().unwrap();
+        live.serving().into_iter().map(|slot| slot.0).collect()
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Effect> {
@@ -177,6 +189,40 @@ impl World {
         assert_eq!(self.plan.aim(), Aim::Live(id));
         id
     }
+}
+
+/// A worker is never given up, has at most one substitute, and one substitute boots at a time.
+fn check_places(generation: &Generation, is_stopping: bool) {
+    let state = |slot| generation.slot(slot).copied().unwrap_or(SlotState::Empty);
+    let pairs: Vec<_> = (0..generation.terms.workers)
+        .map(|n| (state(Slot(n)), state(generation.twin(Slot(n)))))
+        .collect();
+    for slot in generation.serving() {
+        assert!(state(slot).is_ready(), "{slot} serves: {generation:?}");
+    }
+    if generation.phase != Phase::Live || is_stopping {
+        return;
+    }
+    for (one, other) in &pairs {
+        let goes_on = |it: &&SlotState| it.is_ready() || it.is_coming();
+        // Its exit brings the next.
+        let is_leaving = |it: &&SlotState| matches!(it, SlotState::Leaving { .. });
+        assert!(
+            [one, other].iter().any(|it| goes_on(it) || is_leaving(it)),
+            "a worker is given up: {generation:?}"
+        );
+        assert!(
+            !(one.is_coming() && other.is_coming()),
+            "two successors: {generation:?}"
+        );
+    }
+    let is_replaced = |(one, other): &&(SlotState, SlotState)| {
+        one.is_ready() && other.is_coming() || one.is_coming() && other.is_ready()
+    };
+    assert!(
+        pairs.iter().filter(is_replaced).count() <= 1,
+        "two substitutes at a time: {generation:?}"
+    );
 }
 
 #[test]
@@ -298,8 +344,163 @@ fn workers_that_die_young_are_respawned_later_each_time_and_requests_are_refused
         "{waits:?}"
     );
     assert_eq!(world.plan.aim(), Aim::Refuse);
+    assert!(world.plan.is_degraded() && world.plan.is_repeating(id));
     world.step(Event::WorkerReady(id, Slot(0)));
+    assert_eq!(world.plan.aim(), Aim::Refuse, "it has to settle first");
+    world.pass(Duration::from_secs(1));
     assert_eq!(world.plan.aim(), Aim::Live(id));
+    assert!(world.plan.is_degraded(), "one good second proves nothing");
+    world.pass(Duration::from_secs(9));
+    assert!(!world.plan.is_degraded());
+    assert_eq!(world.exit(id, 0), [Effect::Spawn(id, Slot(0))]);
+}
+
+#[test]
+fn a_crash_loop_with_slow_boots_is_degraded_too() {
+    let (mut world, id) = World::live(Terms {
+        workers: 1,
+        ..terms(1)
+    });
+    for _ in 0..5 {
+        world.exit(id, 0);
+        world.pass(Duration::from_secs(40));
+    }
+    assert!(world.plan.is_degraded());
+}
+
+#[test]
+fn all_workers_killed_at_once_is_no_crash_loop() {
+    let (mut world, id) = World::live(Terms {
+        workers: 8,
+        ..terms(1)
+    });
+    world.pass(Duration::from_secs(5));
+    for slot in 0..8 {
+        assert_eq!(world.exit(id, slot), [Effect::Spawn(id, Slot(slot))]);
+    }
+    assert_eq!(world.plan.aim(), Aim::Live(id));
+    assert!(!world.plan.is_degraded());
+}
+
+const UNWELL: Pulse = Pulse::Unwell { is_used: false };
+
+#[test]
+fn a_hung_worker_is_ended_when_its_substitute_is_ready_and_no_front_sends_to_it() {
+    let (mut world, id) = World::live(terms(1));
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.feel(id, 0, Pulse::Suspected), []);
+    assert_eq!(world.serving(), [1], "a suspected one is avoided");
+    assert_eq!(world.feel(id, 0, UNWELL), [Effect::Spawn(id, Slot(2))]);
+    assert_eq!(world.step(Event::WorkerReady(id, Slot(2))), []);
+    assert_eq!(world.serving(), [1, 2]);
+    let effects = world.step(Event::LeftCell(id, Slot(0)));
+    assert_eq!(effects, [Effect::EndWorker(id, Slot(0))]);
+    let effects = world.pass(Duration::from_secs(10));
+    assert_eq!(effects, [Effect::KillWorker(id, Slot(0))]);
+    assert_eq!(world.exit(id, 0), [Effect::Vacated(id, Slot(0))]);
+    // The next time it goes back.
+    world.pass(Duration::from_mins(1));
+    let effects = world.feel(id, 2, Pulse::Silent);
+    assert_eq!(effects, [Effect::Spawn(id, Slot(0))]);
+}
+
+#[test]
+fn requests_wait_for_the_substitute_of_the_only_worker_when_it_is_silent() {
+    let (mut world, id) = World::live(Terms {
+        workers: 1,
+        ..terms(1)
+    });
+    world.pass(Duration::from_mins(1));
+    world.feel(id, 0, Pulse::Silent);
+    assert_eq!(world.plan.aim(), Aim::Live(id));
+    assert!(world.serving().is_empty());
+    world.step(Event::WorkerReady(id, Slot(1)));
+    assert_eq!(world.serving(), [1]);
+    // It hears nothing: a second is enough.
+    let effects = world.pass(Duration::from_secs(3));
+    let (end, kill) = (
+        Effect::EndWorker(id, Slot(0)),
+        Effect::KillWorker(id, Slot(0)),
+    );
+    assert_eq!(effects, [end, kill]);
+}
+
+#[test]
+fn when_the_substitute_fails_too_the_unwell_worker_serves_on_and_tries_grow_rare() {
+    let (mut world, id) = World::live(terms(1));
+    world.pass(Duration::from_mins(1));
+    world.feel(id, 0, UNWELL);
+    world.feel(id, 1, UNWELL);
+    assert!(world.serving().is_empty());
+    world.exit(id, 2);
+    assert_eq!(world.serving(), [0]);
+    let mut spawns = 0;
+    for _ in 0..600 {
+        let effects = world.pass(Duration::from_secs(1));
+        spawns += effects.len();
+        if world.running.contains(&(id, Slot(2))) {
+            world.exit(id, 2);
+        }
+    }
+    assert!((20..40).contains(&spawns), "{spawns} in ten minutes");
+    assert!(world.running.contains(&(id, Slot(0))) && world.running.contains(&(id, Slot(1))));
+    assert_eq!(world.plan.aim(), Aim::Live(id));
+    assert!(world.plan.is_degraded());
+    // The database is back.
+    world.feel(id, 0, Pulse::Well);
+    world.feel(id, 1, Pulse::Well);
+    assert_eq!(world.pass(Duration::from_mins(2)), []);
+    assert_eq!(world.serving(), [0, 1]);
+    assert!(!world.plan.is_degraded());
+}
+
+#[test]
+fn all_hung_at_once_are_replaced_one_after_the_other() {
+    let (mut world, id) = World::live(terms(1));
+    world.pass(Duration::from_mins(1));
+    assert_eq!(
+        world.feel(id, 0, Pulse::Silent),
+        [Effect::Spawn(id, Slot(2))]
+    );
+    assert_eq!(world.feel(id, 1, Pulse::Silent), []);
+    let effects = world.step(Event::WorkerReady(id, Slot(2)));
+    assert_eq!(effects, [Effect::Spawn(id, Slot(3))]);
+    world.step(Event::WorkerReady(id, Slot(3)));
+    assert_eq!(world.serving(), [2, 3]);
+}
+
+#[test]
+fn a_hung_worker_that_dies_by_itself_is_not_respawned_beside_its_substitute() {
+    let (mut world, id) = World::live(terms(1));
+    world.pass(Duration::from_mins(1));
+    world.feel(id, 0, Pulse::Silent);
+    assert_eq!(world.exit(id, 0), [Effect::Vacated(id, Slot(0))]);
+    world.exit(id, 2);
+    world.pass(Duration::from_secs(1));
+    assert!(world.running.contains(&(id, Slot(2))), "{:?}", world.plan);
+}
+
+#[test]
+fn with_a_fixed_port_a_hung_worker_ends_before_the_next_starts() {
+    let (mut world, id) = World::live(fixed(1));
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.feel(id, 0, UNWELL), []);
+    assert!(world.serving().is_empty());
+    let effects = world.step(Event::LeftCell(id, Slot(0)));
+    assert_eq!(effects, [Effect::EndWorker(id, Slot(0))]);
+    assert_eq!(world.exit(id, 0), [Effect::Spawn(id, Slot(0))]);
+}
+
+#[test]
+fn a_worker_that_hangs_before_the_swap_fails_the_start() {
+    let (mut world, old) = World::live(terms(1));
+    world.step(Event::Begin(terms(2)));
+    let new = GenerationId(2);
+    world.all_ready(new);
+    let effects = world.feel(new, 0, UNWELL);
+    assert_eq!(effects, [Effect::KillWorker(new, Slot(0))]);
+    world.exit(new, 0);
+    assert_eq!(world.plan.aim(), Aim::Live(old));
 }
 
 #[test]
@@ -413,7 +614,8 @@ enum Whim {
     Begin(bool),
     Ready(usize),
     Exit(usize),
-    Hang(usize),
+    Feel(usize, Pulse),
+    LeftCell(usize),
     Extend(usize),
     Drained(usize),
     Pass(u64),
@@ -427,11 +629,21 @@ fn whim() -> impl Strategy<Value = Whim> {
         4 => any::<bool>().prop_map(Whim::Begin),
         12 => any::<usize>().prop_map(Whim::Ready),
         6 => any::<usize>().prop_map(Whim::Exit),
-        1 => any::<usize>().prop_map(Whim::Hang),
+        4 => (any::<usize>(), pulse()).prop_map(|(n, pulse)| Whim::Feel(n, pulse)),
+        2 => any::<usize>().prop_map(Whim::LeftCell),
         1 => any::<usize>().prop_map(Whim::Extend),
         4 => any::<usize>().prop_map(Whim::Drained),
         8 => (0_u64..70_000).prop_map(Whim::Pass),
         4 => (0_u64..1_500).prop_map(Whim::Pass),
+    ]
+}
+
+fn pulse() -> impl Strategy<Value = Pulse> {
+    prop_oneof![
+        2 => Just(Pulse::Well),
+        1 => Just(Pulse::Suspected),
+        2 => any::<bool>().prop_map(|is_used| Pulse::Unwell { is_used }),
+        2 => Just(Pulse::Silent),
     ]
 }
 
@@ -471,9 +683,14 @@ impl World {
                     self.exit(id, slot.0);
                 }
             }
-            Whim::Hang(n) => {
+            Whim::Feel(n, pulse) => {
                 if let Some((id, slot)) = self.nth_running(n) {
-                    self.step(Event::WorkerHung(id, slot));
+                    self.feel(id, slot.0, pulse);
+                }
+            }
+            Whim::LeftCell(n) => {
+                if let Some((id, slot)) = self.nth_running(n) {
+                    self.step(Event::LeftCell(id, slot));
                 }
             }
             Whim::Extend(n) => {

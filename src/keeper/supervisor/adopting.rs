@@ -6,7 +6,7 @@ use crate::id::Slot;
 use crate::keeper::adoption::{Kept, Remembered};
 use crate::keeper::crew::Crew;
 use crate::keeper::fronts::RememberedFront;
-use crate::keeper::plan::{Event, SlotState};
+use crate::keeper::plan::Event;
 use crate::keeper::stored;
 use crate::systemd::given;
 use std::collections::BTreeSet;
@@ -69,22 +69,14 @@ impl Keeper {
     /// Workers of which the plan knows but of which nothing was kept: killed between the decision
     /// and the fd store.
     fn bury_missing(&mut self) {
-        let has_process = |(index, state): (usize, &SlotState)| {
-            state
-                .has_process()
-                .then(|| u32::try_from(index).ok().map(Slot))
-                .flatten()
-        };
         let expected: Vec<(GenerationId, Slot)> = self
             .plan
             .generations()
             .flat_map(|generation| {
-                generation
-                    .slots
-                    .iter()
-                    .enumerate()
-                    .filter_map(has_process)
-                    .map(|s| (generation.id, s))
+                let slots = generation.slots();
+                slots
+                    .filter(|(_, state)| state.has_process())
+                    .map(|(slot, _)| (generation.id, slot))
             })
             .collect();
         for (id, slot) in expected {

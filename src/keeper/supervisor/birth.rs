@@ -119,6 +119,8 @@ impl Keeper {
             is_dirty: true,
             stops: 0,
             status: String::new(),
+            degraded: None,
+            is_told_degraded: false,
             began: now,
             probing: JoinSet::new(),
             watchdog: notify::watchdog_interval(),

@@ -6,9 +6,9 @@ use crate::id::FrontId;
 use crate::id::{GenerationId, Slot};
 use crate::keeper::crew::Crew;
 use crate::keeper::fronts::Birth;
-use crate::keeper::happening::WorkerLife;
+use crate::keeper::happening::{Felt, WorkerLife};
 use crate::keeper::notice::Notice;
-use crate::keeper::plan::{Aim, Effect, Event, SlotState, Why};
+use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::link::Target;
 use crate::systemd::notify;
@@ -33,11 +33,13 @@ impl Keeper {
             }
             self.serve_target();
             self.find_drained();
+            self.find_left();
             self.tell_outcomes();
             if self.events.is_empty() {
                 break;
             }
         }
+        self.say_degraded();
         if self.is_dirty {
             let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
             self.releases.retain(|release, _| wanted.contains(release));
@@ -54,6 +56,12 @@ impl Keeper {
             Effect::Kill(id) => {
                 tracing::warn!(generation = %id, "{id} did not end in time, killing it");
                 self.with_crew(id, Crew::kill);
+            }
+            Effect::EndWorker(id, slot) => self.with_crew(id, |crew| crew.end_worker(slot)),
+            Effect::Vacated(id, slot) => {
+                if let Some(crew) = self.crews.get_mut(&id) {
+                    crew.vacate(slot, &self.yard);
+                }
             }
             Effect::KillWorker(id, slot) => self.with_crew(id, |crew| crew.kill_worker(slot)),
             Effect::Cut(id) => self.fronts.cut(id),
@@ -84,9 +92,13 @@ impl Keeper {
                 None
             }
         });
-        tracing::info!(generation = %id, release = release.label, "{id} begins: release {}", release.label);
-        self.crews
-            .insert(id, Crew::new(id, release, cgroup, &self.yard));
+        let is_repeating = self.plan.is_repeating(id);
+        if !is_repeating {
+            tracing::info!(generation = %id, release = release.label, "{id} begins: release {}", release.label);
+        }
+        let mut crew = Crew::new(id, release, cgroup, &self.yard);
+        crew.is_repeating = is_repeating;
+        self.crews.insert(id, crew);
         if let Some(counter) = &self.counter
             && let Err(error) = counter.write(id)
         {
@@ -94,22 +106,40 @@ impl Keeper {
         }
     }
 
+    /// What is tried again and again is told once.
+    pub(super) fn hush(&mut self, id: GenerationId) {
+        if let Some(crew) = self.crews.get_mut(&id) {
+            crew.is_repeating = self.plan.is_repeating(id);
+        }
+    }
+
     fn spawn(&mut self, id: GenerationId, slot: Slot) {
+        self.hush(id);
         let Some(crew) = self.crews.get_mut(&id) else {
             return;
         };
-        if crew.is_respawn(slot) {
+        let is_live = |generation: &Generation| generation.phase == Phase::Live;
+        if self.plan.generation(id).is_some_and(is_live) {
             self.fronts.totals.respawns += 1;
         }
         if let Err(error) = crew.start(slot, &self.yard, now()) {
-            tracing::error!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not started: {}", chain(&error));
+            if crew.is_repeating {
+                tracing::debug!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not started: {}", chain(&error));
+            } else {
+                tracing::error!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not started: {}", chain(&error));
+            }
             self.events.push_back(Event::WorkerExited(id, slot));
         }
     }
 
     fn gone(&mut self, id: GenerationId, why: Why) {
-        tracing::info!(generation = %id, why = %why, "{id} is gone: {why}");
-        if let Some(crew) = self.crews.remove(&id) {
+        let crew = self.crews.remove(&id);
+        if crew.as_ref().is_some_and(|crew| crew.is_repeating) {
+            tracing::debug!(generation = %id, why = %why, "{id} is gone: {why}");
+        } else {
+            tracing::info!(generation = %id, why = %why, "{id} is gone: {why}");
+        }
+        if let Some(crew) = crew {
             crew.forget();
             crew.bury(&self.yard);
         }
@@ -122,13 +152,11 @@ impl Keeper {
             Aim::Refuse => Target::Refuse,
             Aim::Live(generation) => {
                 let plan = self.plan.generation(generation);
-                let is_ready = |slot: Slot| {
-                    let index = usize::try_from(slot.0).unwrap_or(usize::MAX);
-                    let slots = plan.map(|plan| plan.slots.as_slice()).unwrap_or_default();
-                    slots.get(index).is_some_and(SlotState::is_ready)
-                };
+                let serving = plan.map(Generation::serving).unwrap_or_default();
                 let crew = self.crews.get(&generation);
-                let backends = crew.map(|crew| crew.backends(is_ready)).unwrap_or_default();
+                let backends = crew
+                    .map(|crew| crew.backends(|slot| serving.contains(&slot)))
+                    .unwrap_or_default();
                 Target::Live {
                     generation,
                     backends,
@@ -167,6 +195,29 @@ impl Keeper {
         }
     }
 
+    /// Hung workers that left the cell are ended when no front sends them anything more.
+    fn find_left(&mut self) {
+        if !self.fronts.has_acknowledged(self.fronts.cell().seq) {
+            return;
+        }
+        for generation in self.plan.generations() {
+            let left = generation
+                .slots()
+                .filter(|(_, state)| state.awaits_fronts());
+            let left = left.map(|(slot, _)| Event::LeftCell(generation.id, slot));
+            self.events.extend(left);
+        }
+    }
+
+    pub(super) fn felt(&mut self, life: WorkerLife, felt: &Felt) {
+        if let Some(crew) = self.crews.get_mut(&life.generation)
+            && let Some(pulse) = crew.felt(life, felt)
+        {
+            let event = Event::WorkerPulse(life.generation, life.slot, pulse);
+            self.events.push_back(event);
+        }
+    }
+
     pub(super) fn notices(&mut self, life: WorkerLife, notices: Vec<Notice>) {
         let Some(crew) = self.crews.get_mut(&life.generation) else {
             return;
@@ -177,10 +228,7 @@ impl Keeper {
                     self.events
                         .push_back(Event::BootExtended(life.generation, life.slot, by));
                 }
-                Notice::WatchdogTrigger => {
-                    self.events
-                        .push_back(Event::WorkerHung(life.generation, life.slot));
-                }
+                Notice::WatchdogTrigger => self.felt(life, &Felt::Silent),
                 Notice::Ready
                 | Notice::Reloading
                 | Notice::Stopping

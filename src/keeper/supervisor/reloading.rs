@@ -67,6 +67,7 @@ impl Keeper {
                 answer,
             });
         }
+        self.degraded = None;
         self.events.push_back(Event::Begin(terms));
     }
 
@@ -127,6 +128,10 @@ impl Keeper {
             }
             Decision::Failed(why) => (verdict(why), self.why_failed(id, why)),
         };
+        if !self.plan.is_repeating(id) {
+            // Somebody tried something new.
+            self.degraded = None;
+        }
         let last_lines = match (decision, self.crews.get(&id)) {
             (Decision::Failed(_), Some(crew)) => crew.last_lines.clone(),
             (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => Vec::new(),
@@ -188,7 +193,11 @@ impl Keeper {
         }
         let cause = crew.cause.clone().unwrap_or_else(|| why.to_string());
         let last = crew.last_lines.last().map_or("", String::as_str);
-        tracing::error!(generation = %id, cause, last, "{id} failed to start: {cause}");
+        if crew.is_repeating {
+            tracing::debug!(generation = %id, cause, last, "{id} failed to start: {cause}");
+        } else {
+            tracing::error!(generation = %id, cause, last, "{id} failed to start: {cause}");
+        }
         cause
     }
 }

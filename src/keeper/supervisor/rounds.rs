@@ -10,7 +10,8 @@ use std::time::Duration;
 
 /// Between two rounds when systemd does not want to hear of us more often.
 const ROUND: Duration = Duration::from_secs(2);
-/// A lane that does not answer within this time hangs.
+/// A lane that does not answer within this time hangs; or within a third of systemd's watchdog,
+/// which is not fed while a lane is silent: the front must be replaced before the keeper is.
 const ANSWER: Duration = Duration::from_secs(5);
 /// A front must have its lanes up within this time.
 const FRONT_BOOT: Duration = Duration::from_secs(10);
@@ -33,20 +34,23 @@ impl Keeper {
         if !self.probing.is_empty() {
             return;
         }
+        let limit = self
+            .watchdog
+            .map_or(ANSWER, |watchdog| (watchdog / 3).min(ANSWER));
         let probes = self.fronts.probes(&self.options.runtime_directory);
         if probes.is_empty() {
             // No front serves: its replacement, or the end, is under way within its own limits.
             log_up("watchdog", notify::watchdog());
         } else {
             self.probing
-                .spawn_local(ask_lanes(probes, self.yard.outbox.clone()));
+                .spawn_local(ask_lanes(probes, limit, self.yard.outbox.clone()));
         }
     }
 }
 
-async fn ask_lanes(probes: Vec<(FrontId, PathBuf)>, outbox: Outbox) {
+async fn ask_lanes(probes: Vec<(FrontId, PathBuf)>, limit: Duration, outbox: Outbox) {
     for (id, path) in probes {
-        let answer = tokio::time::timeout(ANSWER, lane_probe::ask(&path)).await;
+        let answer = tokio::time::timeout(limit, lane_probe::ask(&path)).await;
         match answer {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -55,7 +59,7 @@ async fn ask_lanes(probes: Vec<(FrontId, PathBuf)>, outbox: Outbox) {
                 return;
             }
             Err(_late) => {
-                tracing::error!(front = %id, limit_s = ANSWER.as_secs(), lane = %path.display(), "a lane of {id} did not answer its probe");
+                tracing::error!(front = %id, limit_s = limit.as_secs_f64(), lane = %path.display(), "a lane of {id} did not answer its probe");
                 outbox.put(Happening::FrontHung(id)).await;
                 return;
             }

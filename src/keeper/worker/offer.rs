@@ -56,7 +56,12 @@ pub(super) fn environment(
     set("NOTIFY_SOCKET", notify.into());
     set("GAPLESS_NAME", offer.yard.name.clone().into());
     set("GAPLESS_GENERATION", offer.generation.0.to_string().into());
-    set("GAPLESS_WORKER", offer.slot.0.to_string().into());
+    // A substitute is the same worker: apps divide work by this number.
+    let number = offer.slot.0.checked_rem(app.workers.get());
+    set(
+        "GAPLESS_WORKER",
+        number.unwrap_or_default().to_string().into(),
+    );
     set("GAPLESS_RELEASE", offer.release.label.clone().into());
     env
 }

@@ -1,11 +1,15 @@
-//! The tasks of a worker in the keeper: see it end, hear it, miss its heartbeat.
+//! The tasks of a worker in the keeper: see it end, hear it, miss its heartbeat, ask how it is.
 
 use crate::causes::chain;
-use crate::keeper::happening::{Happening, WorkerLife};
+use crate::config::HealthConfig;
+use crate::keeper::happening::{Felt, Happening, WorkerLife};
+use crate::keeper::health::{self, Observation};
 use crate::keeper::notice::NoticeSocket;
 use crate::keeper::output::Tail;
+use crate::keeper::plan::Pulse;
 use crate::keeper::reaper::{self, Ending};
 use crate::keeper::yard::Yard;
+use crate::link::Endpoint;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,19 +52,56 @@ pub(super) async fn watch_heartbeat(
     mut beats: watch::Receiver<Option<Duration>>,
     yard: Yard,
 ) {
+    let mut is_silent = false;
     loop {
         let interval = *beats.borrow_and_update();
         let beat = match interval {
-            None => Ok(beats.changed().await),
-            Some(interval) => tokio::time::timeout(interval, beats.changed()).await,
+            Some(interval) if !is_silent => tokio::time::timeout(interval, beats.changed()).await,
+            Some(_) | None => Ok(beats.changed().await),
         };
         match beat {
+            Ok(Ok(())) if is_silent => {
+                is_silent = false;
+                let felt = Happening::WorkerFelt(who, Felt::SpeaksAgain);
+                yard.outbox.put(felt).await;
+            }
             Ok(Ok(())) => {}
             Ok(Err(_ended)) => return,
-            Err(_silent) => {
-                yard.outbox.put(Happening::WorkerSilent(who)).await;
-                return;
+            Err(_late) => {
+                is_silent = true;
+                let felt = Happening::WorkerFelt(who, Felt::Silent);
+                yard.outbox.put(felt).await;
             }
+        }
+    }
+}
+
+/// Asks a worker that serves how it is, and tells what changes.
+pub(super) async fn watch_health(
+    who: WorkerLife,
+    endpoint: Endpoint,
+    path: String,
+    health: HealthConfig,
+    yard: Yard,
+) {
+    let mut failures = 0_u32;
+    // Also that it is well: an earlier keeper may have found otherwise.
+    let mut told = None;
+    loop {
+        tokio::time::sleep(health.every).await;
+        let seen = health::ask_again(&endpoint, &path, &health).await.err();
+        failures = seen.as_ref().map_or(0, |_| failures.saturating_add(1));
+        let pulse = match &seen {
+            None => Pulse::Well,
+            Some(_) if failures < health.fails.get() => Pulse::Suspected,
+            Some(seen) => Pulse::Unwell {
+                is_used: matches!(seen, Observation::Status { .. }),
+            },
+        };
+        let now = told.map_or(pulse, |told: Pulse| told.then(pulse));
+        if told.replace(now) != Some(now) {
+            let felt = Happening::WorkerFelt(who, Felt::Health(pulse, seen));
+            yard.outbox.put(felt).await;
         }
     }
 }
