@@ -11,6 +11,10 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "storms/crash_loop.rs"]
+mod crash_loop;
+#[path = "storms/overlaps.rs"]
+mod overlaps;
 mod world;
 
 use gapless::api::Status;

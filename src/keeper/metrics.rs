@@ -153,7 +153,7 @@ impl Keeper {
         vec![
             (
                 "degraded",
-                "1 while the restart budget is spent and tries grow rare",
+                "Whether the restart budget is spent, so that tries grow rare",
                 vec![(Vec::new(), is_degraded)],
             ),
             (

@@ -89,6 +89,8 @@ pub struct Heard {
     pub ignored: Vec<Message>,
     store: Vec<Stored>,
     main: u32,
+    /// The main process is killed at this message of its own.
+    ends_at: Option<usize>,
 }
 
 impl Heard {
@@ -120,6 +122,11 @@ impl Heard {
             self.store.retain(|stored| stored.name != name);
         }
         self.messages.push(message);
+        let own = self.messages.iter().filter(|it| it.pid == self.main);
+        if self.ends_at == Some(own.count()) {
+            self.ends_at = None;
+            process::signal(self.main, Signal::KILL);
+        }
     }
 
     fn keep(&mut self, new: Stored) {
@@ -519,6 +526,15 @@ impl Service {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// The main process was started and has not ended; one that did is reaped.
+    pub fn is_running(&mut self) -> bool {
+        let main = self.main.as_mut();
+        if main.is_some_and(|main| main.try_wait().unwrap().is_some()) {
+            self.main = None;
+        }
+        self.main.is_some()
+    }
+
     /// Waits for the main process to end by itself.
     #[track_caller]
     pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
@@ -539,6 +555,11 @@ impl Service {
         self.wait_end(SOON);
         self.start();
         self.wait_ready();
+    }
+
+    /// SIGKILL to the main process as soon as it has sent so many messages.
+    pub fn kill_at_message(&self, number: usize) {
+        self.ear.heard.0.lock().unwrap().ends_at = Some(number);
     }
 
     /// What the fd store has under this name.
@@ -586,6 +607,15 @@ impl Service {
     pub fn status(&self) -> Status {
         let body = self.control("GET", "/status").expect_ok();
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// The same, if somebody is there to ask.
+    pub fn try_status(&self) -> Option<Status> {
+        let socket = runtime_directory(&self.scratch, &self.name).join("control.sock");
+        let stream = UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
+        let reply = try_ask(stream, "GET", "/status")?;
+        serde_json::from_str(&reply.body).ok()
     }
 
     /// GET /metrics of the control socket.
@@ -716,11 +746,17 @@ pub fn get_unix(socket: &Path, path: &str) -> Reply {
     ask(UnixStream::connect(socket).unwrap(), "GET", path)
 }
 
-fn ask(mut stream: impl Read + Write, method: &str, path: &str) -> Reply {
+#[track_caller]
+fn ask(stream: impl Read + Write, method: &str, path: &str) -> Reply {
+    try_ask(stream, method, path).expect("who listens takes a request")
+}
+
+/// None when the other end is gone.
+fn try_ask(mut stream: impl Read + Write, method: &str, path: &str) -> Option<Reply> {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     // A reset says as much as an end: what came so far is judged by its length.
     drop(stream.read_to_end(&mut bytes));
@@ -745,7 +781,7 @@ fn ask(mut stream: impl Read + Write, method: &str, path: &str) -> Reply {
             .and_then(|length| length.parse().ok());
         reply.is_whole = length == Some(rest.len());
     }
-    reply
+    Some(reply)
 }
 
 /// The body so far, and whether the last chunk came.

@@ -36,3 +36,29 @@ pub fn backoff(failures: u32, delay_min: Duration, delay_max: Duration, jitter: 
     let thousandths = u32::try_from(jitter % 250).unwrap_or(0);
     full.saturating_sub(full.saturating_mul(thousandths) / 1000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIN: Duration = Duration::from_millis(100);
+    const MAX: Duration = Duration::from_secs(30);
+
+    proptest! {
+        #[test]
+        fn delays_double_from_the_first_to_the_longest_with_up_to_a_quarter_of_jitter(
+            failures in 1_u32..10_000, jitter in any::<u64>(),
+        ) {
+            let full = MIN.saturating_mul(1 << failures.min(20).saturating_sub(1)).min(MAX);
+            let delay = backoff(failures, MIN, MAX, jitter);
+            prop_assert!(delay <= full && delay >= full.mul_f64(0.75), "{delay:?} of {full:?}");
+        }
+
+        #[test]
+        fn two_machines_rarely_wait_for_the_same_time(one in any::<u64>(), other in any::<u64>()) {
+            let delays = [one, other].map(|jitter| backoff(9, MIN, MAX, jitter));
+            prop_assert_eq!(delays[0] == delays[1], one % 250 == other % 250);
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl Keeper {
             }
             Decision::Failed(why) => (verdict(why), self.why_failed(id, why)),
         };
-        if !self.plan.is_repeating(id) {
+        if self.crews.get(&id).is_none_or(|crew| !crew.is_repeating) {
             // Somebody tried something new.
             self.degraded = None;
         }
