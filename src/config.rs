@@ -127,12 +127,20 @@ pub struct HttpConfig {
     pub held_max: u32,
     /// Client connections in all lanes together.
     pub connections_max: u32,
+    /// Those of one address (IPv6: of one /64); none: as many as there are. Trusted proxies and
+    /// unix sockets are not limited. Absent from what a keeper without it wrote down.
+    #[serde(default)]
+    pub connections_per_address_max: Option<NonZeroU32>,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
     /// Between two reads of a request body.
     pub body_timeout: Duration,
     /// A client that takes no byte of the response for so long is gone.
     pub write_timeout: Duration,
+    /// Bytes a second that a client must at least send of a body and take of a response, while we
+    /// wait for it; 0: any trickle will do. Absent from what a keeper without it wrote down.
+    #[serde(default = "HttpConfig::rate_min_by_default")]
+    pub rate_min: u64,
     /// A connection without a request is closed after this time.
     pub idle_timeout: Duration,
     /// From the whole request to the head of the app's response.
@@ -147,10 +155,26 @@ pub struct HttpConfig {
     pub headers_max: usize,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
-    /// Peers whose Forwarded and X-Forwarded-* are believed and extended, not replaced.
+    /// Peers whose Forwarded and X-Forwarded-* are believed and extended, not replaced, and whose
+    /// PROXY headers are.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections begin with a PROXY header. Absent from what a keeper without it wrote
+    /// down.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
     /// The Retry-After of a refusal, in seconds.
     pub retry_after_seconds: u32,
+}
+
+/// `[http] proxy_protocol`. There is no "if it is there": then any client could write one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyProtocol {
+    /// Connections begin with HTTP.
+    #[default]
+    Off,
+    /// Every connection begins with a PROXY header (version 1 or 2), from a trusted proxy or over
+    /// a unix socket; others are closed.
+    Require,
 }
 
 /// `[log]`

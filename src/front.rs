@@ -6,6 +6,7 @@
 //! it was told that no next keeper can come.
 
 mod accept;
+mod addresses;
 mod body;
 mod connection;
 mod exchange;
@@ -14,13 +15,16 @@ mod forwarded;
 pub mod fuzzing;
 mod head;
 mod hub;
+mod introduction;
 mod lane;
 mod live;
 mod outbox;
 mod parcel;
+mod patience;
 mod pool;
 mod progress;
 mod proxy;
+mod proxy_header;
 mod refusal;
 mod stream;
 mod tally;

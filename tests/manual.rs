@@ -208,7 +208,15 @@ fn the_packaged_configuration_lacks_only_a_command() {
 #[test]
 fn the_packaged_configuration_shows_the_defaults() {
     let directory = Directory::new("defaults");
-    let examples = ["command", "directory", "env", "watchdog", "path", "lanes"];
+    let examples = [
+        "command",
+        "directory",
+        "env",
+        "watchdog",
+        "path",
+        "lanes",
+        "connections_per_address_max",
+    ];
     let is_default = |line: &str| {
         !examples
             .iter()

@@ -4,7 +4,7 @@ use super::output::say;
 use super::{CheckArgs, CliError, Exit};
 use crate::config::{
     self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig, Listen,
-    LogConfig, RestartConfig,
+    LogConfig, ProxyProtocol, RestartConfig,
 };
 use anstyle::{AnsiColor, Style};
 use std::path::Path;
@@ -133,9 +133,15 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[http] hold", duration(http.hold)),
         ("[http] held_max", http.held_max.to_string()),
         ("[http] connections_max", http.connections_max.to_string()),
+        (
+            "[http] connections_per_address_max",
+            http.connections_per_address_max
+                .map_or_else(|| "none".to_owned(), |max| max.to_string()),
+        ),
         ("[http] head_timeout", duration(http.head_timeout)),
         ("[http] body_timeout", duration(http.body_timeout)),
         ("[http] write_timeout", duration(http.write_timeout)),
+        ("[http] rate_min", size(http.rate_min)),
         ("[http] idle_timeout", duration(http.idle_timeout)),
         ("[http] response_timeout", duration(http.response_timeout)),
         ("[http] tunnels", duration(http.tunnels)),
@@ -143,6 +149,13 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[http] headers_max", http.headers_max.to_string()),
         ("[http] body_bytes_max", size(http.body_bytes_max)),
         ("[http] trusted_proxies", or_none(&proxies.join(", "))),
+        (
+            "[http] proxy_protocol",
+            match http.proxy_protocol {
+                ProxyProtocol::Off => "off".to_owned(),
+                ProxyProtocol::Require => "require".to_owned(),
+            },
+        ),
         (
             "[http] retry_after",
             duration(Duration::from_secs(http.retry_after_seconds.into())),

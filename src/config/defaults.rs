@@ -1,6 +1,6 @@
 //! What holds when nothing is written.
 
-use super::{AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, RestartConfig};
+use super::{AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -65,6 +65,12 @@ impl HttpConfig {
     pub(super) fn tunnels_by_default() -> Duration {
         Duration::from_secs(15)
     }
+
+    /// Far below any line that people use, and enough to end a client that sends a byte now and
+    /// then.
+    pub(super) fn rate_min_by_default() -> u64 {
+        100
+    }
 }
 
 impl Default for HttpConfig {
@@ -74,9 +80,12 @@ impl Default for HttpConfig {
             hold: Duration::from_secs(15),
             held_max: 1000,
             connections_max: 10_000,
+            // Off: a load balancer that nobody named in trusted_proxies is one address, too.
+            connections_per_address_max: None,
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            rate_min: Self::rate_min_by_default(),
             idle_timeout: Duration::from_mins(15),
             // An answer that the app would still have given, and we cut off, is a request lost by
             // us, and a 504 makes clients send again what is being worked on. What a slow app can
@@ -87,6 +96,7 @@ impl Default for HttpConfig {
             headers_max: 100,
             body_bytes_max: 1 << 30,
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
             retry_after_seconds: 5,
         }
     }

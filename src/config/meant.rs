@@ -9,7 +9,8 @@ use super::written::{
     AppWritten, HealthWritten, HttpWritten, Key, LogWritten, Maybe, Placed, RestartWritten, Written,
 };
 use super::{
-    AppConfig, Config, ConfigSource, HealthConfig, HttpConfig, Listen, LogConfig, RestartConfig,
+    AppConfig, Config, ConfigSource, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol,
+    RestartConfig,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -370,6 +371,7 @@ impl Meaning<'_> {
         let lanes = lanes
             .and_then(|lanes| u32::try_from(lanes).ok())
             .and_then(NonZeroU32::new);
+        let trusted_proxies = self.networks(http.trusted_proxies);
         HttpConfig {
             lanes,
             hold: self.duration(http.hold, Duration::ZERO..=10 * MINUTE, default.hold),
@@ -379,9 +381,16 @@ impl Meaning<'_> {
                 1..=1_000_000,
                 default.connections_max,
             ),
+            connections_per_address_max: self
+                .optional(http.connections_per_address_max, &(1..=1_000_000), |max| {
+                    max
+                })
+                .and_then(|max| u32::try_from(max).ok())
+                .and_then(NonZeroU32::new),
             head_timeout: self.duration(http.head_timeout, SECOND..=HOUR, default.head_timeout),
             body_timeout: self.duration(http.body_timeout, SECOND..=HOUR, default.body_timeout),
             write_timeout: self.duration(http.write_timeout, SECOND..=HOUR, default.write_timeout),
+            rate_min: self.size(http.rate_min, 0..=1 << 20, default.rate_min),
             idle_timeout: self.duration(http.idle_timeout, SECOND..=DAY, default.idle_timeout),
             response_timeout: self.duration(
                 http.response_timeout,
@@ -392,7 +401,8 @@ impl Meaning<'_> {
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),
             body_bytes_max: self.size(http.body_bytes_max, 0..=1 << 40, default.body_bytes_max),
-            trusted_proxies: self.networks(http.trusted_proxies),
+            proxy_protocol: self.proxy_protocol(http.proxy_protocol, &trusted_proxies),
+            trusted_proxies,
             retry_after_seconds: self.whole_seconds(http.retry_after, default.retry_after_seconds),
         }
     }
@@ -415,6 +425,32 @@ impl Meaning<'_> {
             self.report(&placed, message, None, remedy.to_owned());
         }
         networks
+    }
+
+    /// A PROXY header is believed from whom we trust; with nobody to trust, nobody could connect.
+    fn proxy_protocol(&mut self, written: Maybe<String>, trusted: &[IpNet]) -> ProxyProtocol {
+        let Some(placed) = written else {
+            return ProxyProtocol::Off;
+        };
+        match placed.value.as_str() {
+            "off" => ProxyProtocol::Off,
+            "require" if trusted.is_empty() => {
+                let message = format!("{} = \"require\" without trusted_proxies", placed.key);
+                let hint = Some("who may send PROXY headers?".to_owned());
+                let remedy = "name the load balancers: trusted_proxies = [\"10.0.0.5\"]; over a unix \
+                              socket any header is taken, and \"127.0.0.1\" is as good as any";
+                self.report(&placed, message, hint, remedy.to_owned());
+                ProxyProtocol::Require
+            }
+            "require" => ProxyProtocol::Require,
+            other => {
+                let message = format!("{} = {other:?} is none of its choices", placed.key);
+                let remedy = "write \"off\" (connections begin with HTTP) or \"require\" (each begins \
+                              with a PROXY header of a trusted proxy)";
+                self.report(&placed, message, None, remedy.to_owned());
+                ProxyProtocol::Off
+            }
+        }
     }
 
     /// Retry-After has no fractions: RFC 9110, section 10.2.3.

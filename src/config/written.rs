@@ -99,9 +99,11 @@ pub struct HttpWritten {
     pub hold: Maybe<Duration>,
     pub held_max: Maybe<i64>,
     pub connections_max: Maybe<i64>,
+    pub connections_per_address_max: Maybe<i64>,
     pub head_timeout: Maybe<Duration>,
     pub body_timeout: Maybe<Duration>,
     pub write_timeout: Maybe<Duration>,
+    pub rate_min: Maybe<u64>,
     pub idle_timeout: Maybe<Duration>,
     pub response_timeout: Maybe<Duration>,
     pub tunnels: Maybe<Duration>,
@@ -109,6 +111,7 @@ pub struct HttpWritten {
     pub headers_max: Maybe<i64>,
     pub body_bytes_max: Maybe<u64>,
     pub trusted_proxies: Maybe<Vec<String>>,
+    pub proxy_protocol: Maybe<String>,
     pub retry_after: Maybe<Duration>,
 }
 
@@ -225,9 +228,14 @@ impl HttpWritten {
             hold: section.duration("hold", r#"hold = "15s""#),
             held_max: section.number("held_max", "held_max = 1000"),
             connections_max: section.number("connections_max", "connections_max = 10000"),
+            connections_per_address_max: section.number(
+                "connections_per_address_max",
+                "connections_per_address_max = 200",
+            ),
             head_timeout: section.duration("head_timeout", r#"head_timeout = "15s""#),
             body_timeout: section.duration("body_timeout", r#"body_timeout = "30s""#),
             write_timeout: section.duration("write_timeout", r#"write_timeout = "30s""#),
+            rate_min: section.size("rate_min", r#"rate_min = "100B""#),
             idle_timeout: section.duration("idle_timeout", r#"idle_timeout = "15min""#),
             response_timeout: section.duration("response_timeout", r#"response_timeout = "5min""#),
             tunnels: section.duration("tunnels", r#"tunnels = "15s""#),
@@ -236,6 +244,7 @@ impl HttpWritten {
             body_bytes_max: section.size("body_bytes_max", r#"body_bytes_max = "1GiB""#),
             trusted_proxies: section
                 .texts("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
+            proxy_protocol: section.text("proxy_protocol", r#"proxy_protocol = "require""#),
             retry_after: section.duration("retry_after", r#"retry_after = "5s""#),
         }
     }

@@ -4,7 +4,7 @@
 //! for [`SHORTAGE_DELAY`].
 
 use super::connection;
-use super::lane::Lane;
+use super::lane::{Lane, SPARE_AFTER};
 use super::stream::Socket;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -73,7 +73,10 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
     loop {
         while lane.is_full() {
             in_a_row = 0;
-            lane.room().notified().await;
+            let room = lane.room().notified();
+            lane.shed_idle();
+            // Room, or others that have become spare in the meantime.
+            drop(tokio::time::timeout(SPARE_AFTER, room).await);
         }
         match listener.accept().await {
             Ok(socket) => {

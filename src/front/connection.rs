@@ -1,9 +1,11 @@
 //! One client connection: drives hyper, owns its one timer, and decides how it ends: finished,
 //! timed out, moved to the next front, closed by a drain, or cut.
 
+use super::addresses::Seat;
 use super::body::{OwnBody, ResponseBody};
 use super::exchange::Exchange;
 use super::forwarded::Origin;
+use super::introduction::{self, Introduced, TurnedAway};
 use super::lane::{Lane, Mode};
 use super::parcel::{self, Parked};
 use super::progress::{Expiry, Progress, Upload};
@@ -52,6 +54,18 @@ enum End {
     Drained,
     /// The generation that it was served from was cut mid-response.
     Cut,
+    /// Idle, while others wait to come in.
+    Shed,
+}
+
+/// A connection that may stay.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) socket: Socket,
+    /// None where it began with HTTP.
+    pub(super) introduced: Option<Introduced>,
+    /// Kept to its end.
+    pub(super) seat: Seat,
 }
 
 /// Serves a connection that just came.
@@ -60,24 +74,41 @@ pub(super) fn serve_accepted(lane: &Rc<Lane>, socket: Socket) {
         let mut counters = lane.counters();
         counters.connections_accepted = counters.connections_accepted.saturating_add(1);
     }
-    serve(lane, socket, Bytes::new());
+    introduction::receive(lane, socket);
 }
 
 /// Serves a connection that another front began. What cannot be served is closed.
 pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
-    match Socket::from_fd(parked.fd) {
-        Ok(socket) => {
+    let Parked {
+        fd,
+        bytes,
+        introduced,
+    } = parked;
+    let socket = Socket::from_fd(fd).and_then(|socket| Ok((socket.peer()?, socket)));
+    match socket {
+        Ok((peer, socket)) => {
             let mut counters = lane.counters();
             counters.connections_inherited = counters.connections_inherited.saturating_add(1);
             drop(counters);
-            serve(lane, socket, parked.bytes);
+            let seat = introduction::inherited_seat(lane, peer, introduced);
+            let visit = Visit {
+                socket,
+                introduced,
+                seat,
+            };
+            serve(lane, visit, bytes);
+        }
+        // ENOTCONN: it left on its way here.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            tracing::debug!(%error, "connection gone");
         }
         Err(error) => tracing::warn!(%error, "cannot take over a connection, closing it: {error}"),
     }
 }
 
-fn serve(lane: &Rc<Lane>, socket: Socket, prefix: Bytes) {
-    let peer = match socket.peer() {
+/// `prefix` was read already, and belongs to the first request.
+pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
+    let peer = match visit.socket.peer() {
         Ok(peer) => peer,
         // ENOTCONN: it left between accept and now.
         Err(error) => return tracing::debug!(%error, "connection gone"),
@@ -88,17 +119,22 @@ fn serve(lane: &Rc<Lane>, socket: Socket, prefix: Bytes) {
     let client = Rc::new(Client {
         lane: Rc::clone(lane),
         progress,
-        origin: Origin::new(peer, &lane.http().trusted_proxies),
+        origin: Origin::new(peer, visit.introduced, &lane.http().trusted_proxies),
         ends_by_close: Cell::new(false),
         switched: RefCell::new(None),
     });
     lane.client_tasks().spawn_local(async move {
-        run(&client, socket, prefix).await;
+        run(&client, visit, prefix).await;
         drop(entered);
     });
 }
 
-async fn run(client: &Rc<Client>, socket: Socket, prefix: Bytes) {
+async fn run(client: &Rc<Client>, visit: Visit, prefix: Bytes) {
+    let Visit {
+        socket,
+        introduced,
+        seat,
+    } = visit;
     let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress));
     let service = service_fn(|request| {
         let exchange = Exchange::begin(&client.lane, &client.progress);
@@ -117,7 +153,15 @@ async fn run(client: &Rc<Client>, socket: Socket, prefix: Bytes) {
     let switched = client.switched.take();
     match (end, switched) {
         (End::Finished(Ok(())), Some(switched)) => tunnel(client, *switched, socket, read).await,
-        (end, _) => finish(client, end, socket, read).await,
+        (End::Moves, _) => {
+            let visit = Visit {
+                socket,
+                introduced,
+                seat,
+            };
+            move_on(client, visit, read).await;
+        }
+        (end, _) => finish(client, end, socket).await,
     }
 }
 
@@ -190,6 +234,10 @@ impl Driver<'_> {
         if progress.is_cut() {
             return Poll::Ready(End::Cut);
         }
+        // Only now: a request that was on its way when it was chosen has been read.
+        if progress.is_shed() && progress.is_unused() && !self.is_switching() {
+            return Poll::Ready(End::Shed);
+        }
         match self.client.lane.mode() {
             Mode::Retiring if progress.is_movable() && !self.is_switching() => {
                 return Poll::Ready(End::Moves);
@@ -230,9 +278,8 @@ impl Driver<'_> {
     }
 }
 
-async fn finish(client: &Client, end: End, socket: Socket, read: Bytes) {
+async fn finish(client: &Client, end: End, socket: Socket) {
     match end {
-        End::Moves => move_on(client, socket, read).await,
         End::Cut => abort(client, &socket),
         End::TimedOut(expiry) => {
             tracing::debug!(?expiry, "connection timed out");
@@ -240,7 +287,11 @@ async fn finish(client: &Client, end: End, socket: Socket, read: Bytes) {
                 abort(client, &socket);
             }
         }
-        End::Drained => {}
+        End::Shed => {
+            let cause = TurnedAway::IdleWhenFull.cause();
+            tally::count(&mut client.lane.counters().connections_refused, cause);
+        }
+        End::Moves | End::Drained => {}
         End::Finished(Ok(())) => {
             let lingers = client.progress.upload() == Upload::Abandoned;
             close(socket, lingers).await;
@@ -250,12 +301,20 @@ async fn finish(client: &Client, end: End, socket: Socket, read: Bytes) {
 }
 
 /// To the next front; or, if it has read more than a parcel holds, on here.
-async fn move_on(client: &Client, socket: Socket, bytes: Bytes) {
+async fn move_on(client: &Client, visit: Visit, bytes: Bytes) {
     if bytes.len() > parcel::BYTES_MAX {
-        return serve(&client.lane, socket, bytes);
+        return serve(&client.lane, visit, bytes);
     }
-    match socket.into_fd() {
-        Ok(fd) => client.lane.park(Parked { fd, bytes }).await,
+    let introduced = visit.introduced;
+    match visit.socket.into_fd() {
+        Ok(fd) => {
+            let parked = Parked {
+                fd,
+                bytes,
+                introduced,
+            };
+            client.lane.park(parked).await;
+        }
         Err(error) => tracing::warn!(%error, "cannot take a connection out, closing it: {error}"),
     }
 }

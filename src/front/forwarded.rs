@@ -2,6 +2,7 @@
 //!
 //! What an untrusted client says about itself in these fields never reaches the app.
 
+use super::introduction::Introduced;
 use super::stream::Peer;
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -39,7 +40,20 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(peer: Peer, trusted: &[IpNet]) -> Self {
+    /// `introduced`: what a PROXY header said. Then the load balancer at the other end speaks no
+    /// HTTP, and these fields are the client's own.
+    pub(super) fn new(peer: Peer, introduced: Option<Introduced>, trusted: &[IpNet]) -> Self {
+        match introduced {
+            None => Self::of(peer, trusted),
+            Some(Introduced::As(client)) => Self::of(Peer::Ip(client), trusted),
+            Some(Introduced::AsNobody) => Self {
+                is_trusted: false,
+                ..Self::of(peer, trusted)
+            },
+        }
+    }
+
+    fn of(peer: Peer, trusted: &[IpNet]) -> Self {
         match peer {
             Peer::Local => Self {
                 is_trusted: true,
@@ -80,6 +94,9 @@ impl Origin {
 
     fn extend_for(&self, headers: &mut HeaderMap) {
         let Some(address) = &self.address else {
+            if !self.is_trusted {
+                headers.remove(FOR);
+            }
             return;
         };
         let before = if self.is_trusted {
@@ -208,7 +225,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn origin(ip: &str, trusted: &str) -> Origin {
-        Origin::new(Peer::Ip(ip.parse().unwrap()), &[trusted.parse().unwrap()])
+        let peer = Peer::Ip(ip.parse().unwrap());
+        Origin::new(peer, None, &[trusted.parse().unwrap()])
     }
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
@@ -271,9 +289,32 @@ mod tests {
             "for=\"[2001:db8::1]\";host=\"a\";proto=http"
         );
         let mut local = headers(&[("host", "a"), ("x-forwarded-for", "192.0.2.7")]);
-        Origin::new(Peer::Local, &[]).describe(&mut local);
+        Origin::new(Peer::Local, None, &[]).describe(&mut local);
         assert_eq!(local[FOR], "192.0.2.7");
         assert_eq!(local[FORWARDED], "for=unknown;host=\"a\";proto=http");
+    }
+
+    #[test]
+    fn behind_a_load_balancer_the_client_is_who_the_proxy_header_names() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let described = |introduced| {
+            let mut headers = headers(&[("host", "a"), ("x-forwarded-for", "1.1.1.1")]);
+            let balancer = Peer::Ip("10.1.2.3".parse().unwrap());
+            Origin::new(balancer, Some(introduced), &trusted).describe(&mut headers);
+            headers
+        };
+        let as_ip = |text: &str| described(Introduced::As(text.parse().unwrap()));
+        assert_eq!(as_ip("192.0.2.7")[FOR], "192.0.2.7");
+        // A proxy behind the load balancer.
+        assert_eq!(as_ip("10.9.9.9")[FOR], "1.1.1.1, 10.9.9.9");
+        // That the load balancer is trusted says nothing of a client that it does not name.
+        assert_eq!(described(Introduced::AsNobody)[FOR], "10.1.2.3");
+        let local = Origin::new(Peer::Local, Some(Introduced::AsNobody), &trusted);
+        let mut headers = headers(&[("host", "a"), ("forwarded", "for=1.1.1.1")]);
+        headers.insert(FOR, HeaderValue::from_static("1.1.1.1"));
+        local.describe(&mut headers);
+        assert!(!headers.contains_key(FOR));
+        assert_eq!(headers[FORWARDED], "for=unknown;host=\"a\";proto=http");
     }
 
     #[test]

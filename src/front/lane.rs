@@ -7,6 +7,7 @@ mod thread;
 
 pub(super) use thread::LaneThread;
 
+use super::addresses::Addresses;
 use super::connection;
 use super::forwarded::RequestIds;
 use super::live::Live;
@@ -20,10 +21,18 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+
+/// A keep-alive connection between two requests is no spare one.
+pub(super) const SPARE_AFTER: Duration = Duration::from_secs(1);
+
+/// The part of all connections that is shed at a time, so that a flood does not have us look
+/// through all of them for each that comes.
+const SHED_SHARE: usize = 64;
 
 /// What a lane does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +91,7 @@ pub(super) struct Lane {
     number: usize,
     http: HttpConfig,
     connections_max: u64,
+    addresses: Arc<Addresses>,
     held_max: u64,
     live: Rc<Live>,
     counters: RefCell<Counters>,
@@ -111,6 +121,7 @@ impl Lane {
         number: usize,
         lanes: usize,
         settings: &FrontSettings,
+        addresses: Arc<Addresses>,
         events: mpsc::Sender<Event>,
     ) -> Rc<Self> {
         let news = Rc::new(Notify::new());
@@ -119,6 +130,7 @@ impl Lane {
         Rc::new(Self {
             number,
             connections_max: u64::from(http.connections_max).div_ceil(lanes),
+            addresses,
             held_max: u64::from(http.held_max).div_ceil(lanes),
             http,
             live: Live::new(number, Rc::clone(&news)),
@@ -214,6 +226,7 @@ impl Lane {
     /// Puts a connection among the tunnels, until the guard drops.
     pub(super) fn enter_tunnel(self: &Rc<Self>, progress: &Rc<Progress>) -> Tunneled {
         let number = self.next_number();
+        progress.is_a_tunnel_now();
         self.tunnels
             .borrow_mut()
             .insert(number, Rc::downgrade(progress));
@@ -242,6 +255,31 @@ impl Lane {
     /// Notified when a connection ended.
     pub(super) fn room(&self) -> &Notify {
         &self.room
+    }
+
+    /// Of all lanes.
+    pub(super) fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    /// Ends some of the connections that were idle for longest, first those without any request
+    /// yet: else whoever opens enough of them and says nothing keeps everybody else out.
+    pub(super) fn shed_idle(&self) {
+        let now = Instant::now();
+        let connections = self.connections.borrow();
+        let spare = |progress: Rc<Progress>| {
+            let (has_served, since) = progress.spare_since()?;
+            (now.duration_since(since) >= SPARE_AFTER).then_some((has_served, since, progress))
+        };
+        let mut spare: Vec<_> = connections
+            .values()
+            .filter_map(|progress| spare(progress.upgrade()?))
+            .collect();
+        spare.sort_by_key(|(has_served, since, _)| (*has_served, *since));
+        spare
+            .iter()
+            .take(connections.len().div_ceil(SHED_SHARE))
+            .for_each(|(_, _, progress)| progress.shed());
     }
 
     fn open_connections(&self) -> u64 {

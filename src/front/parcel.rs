@@ -5,6 +5,7 @@
 //! along in the same order. The other end may be of another version of gapless: what is not
 //! understood closes the connections in it, and never guesses at where a request begins.
 
+use super::introduction::Introduced;
 use crate::link::seqpacket::{BYTES_MAX as MESSAGE_BYTES_MAX, FDS_MAX, Incoming, Seqpacket};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,9 @@ pub(super) const VERSION: u8 = 1;
 /// Unused bytes of one connection that a parcel can carry.
 pub(super) const BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEADER_BYTES_MAX;
 
-/// Version, length, and JSON of [`FDS_MAX`] connections at some 20 bytes each.
-const HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Version, length, and JSON of [`FDS_MAX`] connections at some 20 bytes each, or 80 with the
+/// address of an introduced client.
+const HEADER_BYTES_MAX: usize = 24 * 1024;
 
 /// A connection that was taken out of hyper.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Parked {
     pub(super) fd: OwnedFd,
     /// Read already, and not used: the beginning of the next request.
     pub(super) bytes: Bytes,
+    /// Its PROXY header, which is not among the bytes, said this.
+    pub(super) introduced: Option<Introduced>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +42,9 @@ struct Header {
 struct Entry {
     /// Length of its unused bytes.
     bytes: usize,
+    /// Whom the PROXY header named. Absent where there was none, and from fronts that know none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    introduced: Option<Introduced>,
 }
 
 /// A message that cannot be unpacked; the connections in it are closed.
@@ -70,6 +77,7 @@ pub(super) fn pack(queue: &VecDeque<Parked>) -> io::Result<(Vec<u8>, usize)> {
         .iter()
         .map(|parked| Entry {
             bytes: parked.bytes.len(),
+            introduced: parked.introduced,
         })
         .collect();
     let header = serde_json::to_vec(&Header { connections })?;
@@ -114,6 +122,7 @@ pub(super) fn unpack(message: Incoming) -> Result<Vec<Parked>, ParcelError> {
         parked.push(Parked {
             fd,
             bytes: rest.split_to(entry.bytes),
+            introduced: entry.introduced,
         });
     }
     if rest.is_empty() {
@@ -197,6 +206,7 @@ mod tests {
         Parked {
             fd: fd(),
             bytes: Bytes::copy_from_slice(bytes),
+            introduced: None,
         }
     }
 
@@ -227,6 +237,44 @@ mod tests {
         let (message, count) = pack(&queue).unwrap();
         assert_eq!(count, FDS_MAX);
         assert!(message.len() <= HEADER_BYTES_MAX);
+    }
+
+    #[test]
+    fn who_a_client_was_introduced_as_travels_along() {
+        let longest = "1111:2222:3333:4444:5555:6666:7777:8888".parse().unwrap();
+        let all = [
+            Some(Introduced::As(longest)),
+            Some(Introduced::AsNobody),
+            None,
+        ];
+        let queue: VecDeque<Parked> = all
+            .iter()
+            .cycle()
+            .take(FDS_MAX)
+            .map(|introduced| Parked {
+                introduced: *introduced,
+                ..parked(b"")
+            })
+            .collect();
+        let (bytes, count) = pack(&queue).unwrap();
+        assert!(count == FDS_MAX && bytes.len() <= HEADER_BYTES_MAX);
+        let fds = (0..count).map(|_| fd()).collect();
+        let unpacked = unpack(Incoming { bytes, fds }).unwrap();
+        for (parked, introduced) in unpacked.iter().zip(all.iter().cycle()) {
+            assert_eq!(parked.introduced, *introduced);
+        }
+    }
+
+    #[test]
+    fn a_parcel_of_a_front_that_knows_no_introductions_is_understood() {
+        let header = br#"{"connections":[{"bytes":0}]}"#;
+        let length = u32::try_from(header.len()).unwrap().to_le_bytes();
+        let bytes = [&[VERSION][..], &length, header].concat();
+        let unpacked = unpack(Incoming {
+            bytes,
+            fds: vec![fd()],
+        });
+        assert_eq!(unpacked.unwrap()[0].introduced, None);
     }
 
     #[test]

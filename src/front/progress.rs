@@ -5,6 +5,7 @@
 //! thread. Only stamps are written while requests run; the one timer is the driver's.
 
 use super::live::CutMark;
+use super::patience::Patience;
 use crate::config::HttpConfig;
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -51,9 +52,14 @@ pub(super) struct Progress {
     has_read_ahead: Cell<bool>,
     idle_since: Cell<Instant>,
     head_since: Cell<Option<Instant>>,
-    read_blocked_since: Cell<Option<Instant>>,
-    write_blocked_since: Cell<Option<Instant>>,
+    /// With its reading, of bodies.
+    reading: Patience,
+    /// With its taking, of responses.
+    writing: Patience,
     app_awaited_since: Cell<Option<Instant>>,
+    /// Others wait to come in: end this if it is idle.
+    is_shed: Cell<bool>,
+    is_tunnel: Cell<bool>,
     /// Set while a response of the app is on its way: hyper does not poll the body of a client
     /// that does not read, so the driver has to see the cut.
     cut: RefCell<Option<CutMark>>,
@@ -72,9 +78,11 @@ impl Progress {
             has_read_ahead: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
-            read_blocked_since: Cell::new(None),
-            write_blocked_since: Cell::new(None),
+            reading: Patience::default(),
+            writing: Patience::default(),
             app_awaited_since: Cell::new(None),
+            is_shed: Cell::new(false),
+            is_tunnel: Cell::new(false),
             cut: RefCell::new(None),
             waker: RefCell::new(None),
         }
@@ -83,6 +91,8 @@ impl Progress {
     /// A whole head was read.
     pub(super) fn request_begins(&self) {
         self.has_served.set(true);
+        self.is_shed.set(false);
+        self.writing.begin();
         self.responses_open
             .set(self.responses_open.get().saturating_add(1));
         self.is_flushed.set(false);
@@ -105,6 +115,9 @@ impl Progress {
 
     pub(super) fn set_upload(&self, upload: Upload) {
         self.upload.set(upload);
+        if upload == Upload::Open {
+            self.reading.begin();
+        }
         // The app may take the last byte of a body after its response ended: then nobody else
         // tells the driver that the connection is idle now.
         if upload != Upload::Open && self.responses_open.get() == 0 {
@@ -141,9 +154,9 @@ impl Progress {
         self.cut.borrow().as_ref().is_some_and(CutMark::is_cut)
     }
 
-    pub(super) fn read_some(&self) {
+    pub(super) fn read_some(&self, bytes: usize) {
         self.has_read.set(true);
-        self.read_blocked_since.set(None);
+        self.reading.moved(bytes);
         if self.responses_open.get() > 0 {
             if self.upload.get() != Upload::Open {
                 self.has_read_ahead.set(true);
@@ -154,19 +167,15 @@ impl Progress {
     }
 
     pub(super) fn read_blocked(&self) {
-        if self.read_blocked_since.get().is_none() {
-            self.read_blocked_since.set(Some(Instant::now()));
-        }
+        self.reading.waits();
     }
 
-    pub(super) fn wrote_some(&self) {
-        self.write_blocked_since.set(None);
+    pub(super) fn wrote_some(&self, bytes: usize) {
+        self.writing.moved(bytes);
     }
 
     pub(super) fn write_blocked(&self) {
-        if self.write_blocked_since.get().is_none() {
-            self.write_blocked_since.set(Some(Instant::now()));
-        }
+        self.writing.waits();
     }
 
     /// hyper flushes the socket only when its own buffer is empty.
@@ -194,12 +203,33 @@ impl Progress {
         !self.is_in_flight() && self.head_since.get().is_none()
     }
 
+    /// The protocol was switched.
+    pub(super) fn is_a_tunnel_now(&self) {
+        self.is_tunnel.set(true);
+    }
+
+    /// Since when it could be ended without harm, if so; and whether it ever was of use.
+    pub(super) fn spare_since(&self) -> Option<(bool, Instant)> {
+        let is_spare = self.is_unused() && !self.is_tunnel.get() && !self.is_shed.get();
+        is_spare.then(|| (self.has_served.get(), self.idle_since.get()))
+    }
+
+    /// Ends it, unless a request comes first.
+    pub(super) fn shed(&self) {
+        self.is_shed.set(true);
+        self.wake();
+    }
+
+    pub(super) fn is_shed(&self) -> bool {
+        self.is_shed.get()
+    }
+
     /// When which wait will have taken too long, as things stand.
     pub(super) fn deadline(&self, http: &HttpConfig) -> Option<(Instant, Expiry)> {
         let write = self
-            .write_blocked_since
-            .get()
-            .map(|at| (at + http.write_timeout, Expiry::Write));
+            .writing
+            .ends(http.write_timeout, http.rate_min)
+            .map(|at| (at, Expiry::Write));
         let other = if self.responses_open.get() > 0 {
             self.deadline_in_flight(http)
         } else if let Some(since) = self.head_since.get() {
@@ -215,9 +245,9 @@ impl Progress {
 
     fn deadline_in_flight(&self, http: &HttpConfig) -> Option<(Instant, Expiry)> {
         if self.upload.get() == Upload::Open
-            && let Some(since) = self.read_blocked_since.get()
+            && let Some(at) = self.reading.ends(http.body_timeout, http.rate_min)
         {
-            return Some((since + http.body_timeout, Expiry::Body));
+            return Some((at, Expiry::Body));
         }
         let since = self.app_awaited_since.get()?;
         Some((since + http.response_timeout, Expiry::App))

@@ -183,7 +183,10 @@ impl AsyncRead for ClientStream {
         let polled = this.poll_read_any(cx, into);
         match &polled {
             Poll::Pending => this.progress.read_blocked(),
-            Poll::Ready(Ok(())) if into.filled().len() > before => this.progress.read_some(),
+            Poll::Ready(Ok(())) if into.filled().len() > before => {
+                let bytes = into.filled().len().saturating_sub(before);
+                this.progress.read_some(bytes);
+            }
             Poll::Ready(_) => {}
         }
         polled
@@ -194,7 +197,8 @@ impl ClientStream {
     fn stamp(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Pending => self.progress.write_blocked(),
-            Poll::Ready(_) => self.progress.wrote_some(),
+            Poll::Ready(Ok(bytes)) => self.progress.wrote_some(*bytes),
+            Poll::Ready(Err(_)) => self.progress.wrote_some(0),
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn add(total: &mut Counters, part: &Counters) {
     total.duration_micros = total.duration_micros.saturating_add(part.duration_micros);
     add_each(&mut total.responses, &part.responses);
     add_each(&mut total.duration_counts, &part.duration_counts);
+    add_causes(&mut total.connections_refused, &part.connections_refused);
     add_causes(&mut total.refusals, &part.refusals);
     add_causes(&mut total.lost, &part.lost);
 }

@@ -70,6 +70,11 @@ impl Keeper {
                     causes(&counters.refusals),
                 ),
                 (
+                    "connections_refused",
+                    "Connections closed before a request, to protect the others, by cause",
+                    causes(&counters.connections_refused),
+                ),
+                (
                     "requests_held",
                     "Requests that had to wait for a live generation",
                     one(counters.held),

@@ -52,6 +52,10 @@ impl Totals {
         for (sum, more) in sum.duration_counts.iter_mut().zip(&more.duration_counts) {
             *sum += more;
         }
+        for (cause, more) in &more.connections_refused {
+            let sum = sum.connections_refused.entry(cause.clone());
+            *sum.or_default() += more;
+        }
         for (cause, more) in &more.refusals {
             *sum.refusals.entry(cause.clone()).or_default() += more;
         }

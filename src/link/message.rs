@@ -138,6 +138,11 @@ pub struct Counters {
     pub connections_accepted: u64,
     /// Connections taken over from an older front.
     pub connections_inherited: u64,
+    /// Connections that were closed before a request, to protect the others, by cause
+    /// (`address_full`, `idle_when_full`, `proxy_header`, `proxy_not_trusted`). Absent from fronts
+    /// that close none.
+    #[serde(default)]
+    pub connections_refused: BTreeMap<String, u64>,
     /// Finished requests by status class: 1xx to 5xx, index 0 is 1xx.
     pub responses: [u64; 5],
     /// Requests that had to wait for a live generation.

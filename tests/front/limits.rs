@@ -89,6 +89,7 @@ async fn idle_connections_end_after_a_while() {
 async fn a_body_that_stalls_ends_the_connection_and_a_slow_one_does_not() {
     let http = HttpConfig {
         body_timeout: Duration::from_millis(400),
+        rate_min: 0,
         ..http()
     };
     let (port, mut front, _app) = world(http).await;
@@ -105,6 +106,63 @@ async fn a_body_that_stalls_ends_the_connection_and_a_slow_one_does_not() {
         .send("POST /count HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nxx")
         .await;
     stalled.ends().await;
+    let report = front
+        .until("no lease", |report| report.leases.is_empty())
+        .await;
+    assert!(report.counters.lost.is_empty());
+    front.end().await;
+}
+
+#[tokio::test]
+async fn a_trickle_of_a_body_does_not_hold_a_connection_for_ever() {
+    let http = HttpConfig {
+        body_timeout: Duration::from_secs(1),
+        rate_min: 1000,
+        ..http()
+    };
+    let (port, mut front, _app) = world(http).await;
+    let mut client = Client::connect(&port).await;
+    client
+        .send("POST /count HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n")
+        .await;
+    let trickle = async {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        while client.try_send("x").await {
+            every.tick().await;
+        }
+    };
+    // No pause is longer than body_timeout.
+    soon("the end of the connection", trickle).await;
+    let report = front
+        .until("no lease", |report| report.leases.is_empty())
+        .await;
+    assert!(report.counters.lost.is_empty());
+    front.end().await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_taken_by_the_byte_does_not_hold_a_connection_for_ever() {
+    let http = HttpConfig {
+        write_timeout: Duration::from_secs(1),
+        rate_min: 1 << 20,
+        body_bytes_max: 64 << 20,
+        ..http()
+    };
+    let (port, mut front, _app) = world(http).await;
+    let mut client = Client::connect_with_small_window(&port).await;
+    client
+        .send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 50000000\r\n\r\n")
+        .await;
+    let block = "x".repeat(100_000);
+    while client.takes_at_once(&block).await {}
+    // A few bytes of its answer every moment: the front has something to write each time.
+    let trickle = async {
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        while matches!(client.takes_up_to(3000).await, Ok(1..)) {
+            every.tick().await;
+        }
+    };
+    soon("the end of the connection", trickle).await;
     let report = front
         .until("no lease", |report| report.leases.is_empty())
         .await;
@@ -158,13 +216,18 @@ async fn a_full_lane_accepts_again_when_a_connection_ends() {
         lanes: std::num::NonZeroU32::new(1),
         ..http()
     };
-    let (port, front, _app) = world(http).await;
+    let (port, mut front, app) = world(http).await;
     let mut first = Client::connect(&port).await;
-    first.get("/").await;
+    // One in use is not shed for another.
+    first.send("GET /wait HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    front
+        .until("it waits", |report| report.in_flight == 1)
+        .await;
     let mut second = Client::connect(&port).await;
     second.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    first.get("/").await;
-    assert!(second.is_open() && !second.has_unread());
+    assert!(second.gets_nothing_for(Duration::from_millis(1500)).await);
+    app.release.notify_one();
+    assert_eq!(first.answer().await.status, 200);
     drop(first);
     assert_eq!(second.answer().await.status, 200);
     front.end().await;

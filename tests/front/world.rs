@@ -39,9 +39,11 @@ pub fn http() -> HttpConfig {
         hold: Duration::from_secs(10),
         held_max: 100,
         connections_max: 10_000,
+        connections_per_address_max: None,
         head_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(10),
+        rate_min: 100,
         idle_timeout: Duration::from_secs(30),
         response_timeout: Duration::from_secs(10),
         tunnels: Duration::from_secs(10),
@@ -49,6 +51,7 @@ pub fn http() -> HttpConfig {
         headers_max: 100,
         body_bytes_max: 8 * 1024 * 1024,
         trusted_proxies: Vec::new(),
+        proxy_protocol: gapless::config::ProxyProtocol::Off,
         retry_after_seconds: 3,
     }
 }
@@ -409,8 +412,24 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(port: &Port) -> Self {
+        Self::try_connect(port).await.unwrap()
+    }
+
+    pub async fn try_connect(port: &Port) -> std::io::Result<Self> {
+        Ok(Self {
+            socket: TcpStream::connect(port.address).await?,
+            read: Vec::new(),
+        })
+    }
+
+    /// From another address of the loopback network.
+    pub async fn connect_from(port: &Port, address: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(address.parse().unwrap(), 0))
+            .unwrap();
         Self {
-            socket: TcpStream::connect(port.address).await.unwrap(),
+            socket: socket.connect(port.address).await.unwrap(),
             read: Vec::new(),
         }
     }
@@ -528,6 +547,28 @@ impl Client {
             }
         }
         answer
+    }
+
+    /// One whose kernel holds little for it.
+    pub async fn connect_with_small_window(port: &Port) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self {
+            socket: socket.connect(port.address).await.unwrap(),
+            read: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes, not more than so many; none at the end.
+    pub async fn takes_up_to(&mut self, count: u64) -> std::io::Result<usize> {
+        let mut part = (&mut self.socket).take(count);
+        soon("a read", part.read_buf(&mut self.read)).await
+    }
+
+    /// Whether no byte came, and no end either, for so long.
+    pub async fn gets_nothing_for(&mut self, time: Duration) -> bool {
+        let reading = self.socket.read_buf(&mut self.read);
+        tokio::time::timeout(time, reading).await.is_err()
     }
 
     pub fn has_unread(&self) -> bool {

@@ -1,7 +1,9 @@
 //! What is accepted, and the errors as people see them.
 
 use super::*;
-use crate::config::{AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, RestartConfig};
+use crate::config::{
+    AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
+};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -400,4 +402,30 @@ proptest! {
         let text = format!("[app]\ncommand = [\"x\"]\ndrain = \"{seconds}s\"");
         prop_assert_eq!(of(&text).unwrap().app.drain, Duration::from_secs(seconds));
     }
+}
+
+#[test]
+fn proxy_headers_need_somebody_to_believe() {
+    let with = |rest: &str| format!("[app]\ncommand = [\"server\"]\n[http]\n{rest}");
+    let config = of(&with(
+        "proxy_protocol = \"require\"\ntrusted_proxies = [\"10.0.0.5\"]",
+    ))
+    .unwrap();
+    assert_eq!(config.http.proxy_protocol, ProxyProtocol::Require);
+    let nobody = problems_of(&with("proxy_protocol = \"require\""));
+    assert!(nobody.contains("without trusted_proxies"), "{nobody}");
+    assert!(nobody.contains("name the load balancers"), "{nobody}");
+    let other = problems_of(&with("proxy_protocol = \"v2\""));
+    assert!(other.contains("\"v2\" is none of its choices"), "{other}");
+}
+
+#[test]
+fn what_an_earlier_keeper_wrote_down_of_http_is_understood() {
+    let mut kept = serde_json::to_value(HttpConfig::default()).unwrap();
+    let kept = kept.as_object_mut().unwrap();
+    for key in ["connections_per_address_max", "rate_min", "proxy_protocol"] {
+        assert!(kept.remove(key).is_some(), "{key}");
+    }
+    let read: HttpConfig = serde_json::from_value(kept.clone().into()).unwrap();
+    assert_eq!(read, HttpConfig::default());
 }

@@ -3,8 +3,11 @@
 use super::super::FrontError;
 use super::super::accept::{self, Listener};
 use super::{Event, Lane, Order};
+use crate::front::addresses::Addresses;
 use crate::link::FrontSettings;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -29,17 +32,22 @@ impl LaneThread {
         events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Self>, FrontError> {
         let lanes = probes.len();
+        let addresses = Addresses::new(settings.http.connections_per_address_max);
         let started = probes.into_iter().enumerate().map(|(number, probe)| {
             let copies = copies_of(listeners)?;
-            Self::start(number, lanes, settings, (copies, probe), events)
+            let addresses = Arc::clone(&addresses);
+            let lane = move |settings: &FrontSettings, events| {
+                Lane::new(number, lanes, settings, addresses, events)
+            };
+            Self::start(number, settings, lane, (copies, probe), events)
         });
         started.collect()
     }
 
     fn start(
         number: usize,
-        lanes: usize,
         settings: &FrontSettings,
+        lane: impl FnOnce(&FrontSettings, mpsc::Sender<Event>) -> Rc<Lane> + Send + 'static,
         (listeners, probe): (Vec<OwnedFd>, OwnedFd),
         events: &mpsc::Sender<Event>,
     ) -> Result<Self, FrontError> {
@@ -61,7 +69,7 @@ impl LaneThread {
             .name(format!("lane-{number}"))
             .spawn(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let lane = Lane::new(number, lanes, &settings, events);
+                    let lane = lane(&settings, events);
                     let (accepting, probing) = accept::start(&lane, listeners, probe);
                     lane.run(orders_received, accepting).await;
                     drop(probing);
