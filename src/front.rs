@@ -13,6 +13,7 @@ mod exchange;
 mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guard;
 mod head;
 mod hub;
 mod introduction;

@@ -166,13 +166,23 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     Some(list)
 }
 
-/// CGI and its heirs (WSGI, Rack, PHP) cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
+/// Fields that say who asks, and under which id: no `Connection` field takes them away.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    is_our_name(name.as_str())
+}
+
+fn is_our_name(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
+}
+
+/// CGI and its heirs (WSGI, Rack, PHP) cannot tell `X_Forwarded_For` from `X-Forwarded-For`, nor
+/// `Content_Length` from what frames the body.
 fn remove_lookalikes(headers: &mut HeaderMap) {
     let is_lookalike = |name: &HeaderName| {
         let name = name.as_str();
         name.contains('_') && {
             let meant = name.replace('_', "-");
-            meant.starts_with("x-forwarded-") || matches!(&*meant, "x-real-ip" | "x-request-id")
+            is_our_name(&meant) || matches!(&*meant, "content-length" | "transfer-encoding")
         }
     };
     let found: Vec<HeaderName> = headers
@@ -249,6 +259,7 @@ mod tests {
             ("x-forwarded-host", "evil"),
             ("x-real-ip", "1.1.1.1"),
             ("x_forwarded_for", "1.1.1.1"),
+            ("content_length", "5"),
             ("forwarded", "for=1.1.1.1"),
         ]);
         origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);

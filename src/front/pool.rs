@@ -10,6 +10,8 @@ use crate::link::{Backend, Endpoint};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
@@ -32,6 +34,12 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// More idle connections than this are not worth their fds in the app.
 const IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// An app's head may have this size; hyper also keeps no more of a body at a time.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What an app may say before its answer's head is whole, interim responses (1xx) included.
+const PREAMBLE_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 
 /// No connection to the app, so nothing of the request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +114,8 @@ impl BackendPool {
                 idle.clear();
                 return None;
             }
-            if connection.sender.is_ready() {
-                connection.heard.set(false);
+            if connection.sender.is_ready() && connection.is_quiet() {
+                connection.ear.listen();
                 return Some(connection);
             }
         }
@@ -116,7 +124,7 @@ impl BackendPool {
 
     pub(super) fn give_back(&self, connection: AppConnection) {
         let mut idle = self.idle.borrow_mut();
-        if self.is_retired.get() || connection.sender.is_closed() {
+        if self.is_retired.get() || connection.sender.is_closed() || connection.ear.is_last.get() {
             return;
         }
         if idle.len() < IDLE_CONNECTIONS_MAX {
@@ -140,12 +148,15 @@ impl BackendPool {
             .await
             .map_err(|_elapsed| ConnectError::TimedOut)?
             .map_err(ConnectError::Socket)?;
-        let heard = Rc::new(Cell::new(false));
+        let socket = Rc::new(RefCell::new(socket));
+        let ear = Rc::new(Ear::default());
         let io = TokioIo::new(AppStream {
-            socket,
-            heard: Rc::clone(&heard),
+            socket: Rc::clone(&socket),
+            ear: Rc::clone(&ear),
         });
-        let (sender, connection) = http1::handshake(io)
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(io)
             .await
             .map_err(ConnectError::Handshake)?;
         let (upgraded, upgraded_received) = oneshot::channel();
@@ -158,7 +169,8 @@ impl BackendPool {
         });
         Ok(AppConnection {
             sender,
-            heard,
+            socket,
+            ear,
             upgraded: upgraded_received,
         })
     }
@@ -180,7 +192,8 @@ async fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
 pub(super) struct AppConnection {
     /// Hands requests to hyper.
     pub(super) sender: SendRequest<RequestBody>,
-    heard: Rc<Cell<bool>>,
+    socket: Rc<RefCell<Socket>>,
+    ear: Rc<Ear>,
     /// What is left when hyper is done with it.
     upgraded: oneshot::Receiver<Parts<TokioIo<AppStream>>>,
 }
@@ -190,20 +203,64 @@ impl AppConnection {
     /// connection failed.
     pub(super) async fn into_upgraded(self) -> Option<(Socket, Bytes)> {
         let parts = self.upgraded.await.ok()?;
-        Some((parts.io.into_inner().socket, parts.read_buf))
+        drop(parts.io);
+        Some((Rc::into_inner(self.socket)?.into_inner(), parts.read_buf))
     }
 
     /// Whether any byte came back since the request was sent.
     pub(super) fn has_heard(&self) -> bool {
-        self.heard.get()
+        self.ear.bytes_heard.get() > 0
+    }
+
+    /// The head of the final response is here.
+    pub(super) fn has_answered(&self) {
+        self.ear.is_answered.set(true);
+    }
+
+    /// What follows the answer may not be the next one.
+    pub(super) fn is_for_one_answer(&self) {
+        self.ear.is_last.set(true);
+    }
+
+    /// More than [`PREAMBLE_BYTES_MAX`], and no answer.
+    pub(super) fn said_too_much(&self) -> bool {
+        self.ear.has_too_much()
+    }
+
+    /// Nothing unasked-for has come, and no end. hyper may not have been told yet, and would take
+    /// such bytes for the next answer.
+    fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = rustix::net::recv(&*self.socket.borrow(), &mut [0_u8; 1], flags);
+        matches!(peeked, Err(Errno::AGAIN))
     }
 }
 
-/// The socket under it, which notes whether the app said anything.
+/// What was heard on a connection since a request was sent.
+#[derive(Debug, Default)]
+struct Ear {
+    bytes_heard: Cell<usize>,
+    is_answered: Cell<bool>,
+    is_last: Cell<bool>,
+}
+
+impl Ear {
+    fn listen(&self) {
+        self.bytes_heard.set(0);
+        self.is_answered.set(false);
+    }
+
+    fn has_too_much(&self) -> bool {
+        !self.is_answered.get() && self.bytes_heard.get() > PREAMBLE_BYTES_MAX
+    }
+}
+
+/// The socket under it, which notes what the app said.
 #[derive(Debug)]
 struct AppStream {
-    socket: Socket,
-    heard: Rc<Cell<bool>>,
+    /// Borrowed only for the length of a call.
+    socket: Rc<RefCell<Socket>>,
+    ear: Rc<Ear>,
 }
 
 impl AsyncRead for AppStream {
@@ -212,12 +269,14 @@ impl AsyncRead for AppStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = into.filled().len();
-        let polled = Pin::new(&mut this.socket).poll_read(cx, into);
-        if into.filled().len() > before {
-            this.heard.set(true);
+        if self.ear.has_too_much() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into);
+        let heard = into.filled().len().saturating_sub(before);
+        let bytes = &self.ear.bytes_heard;
+        bytes.set(bytes.get().saturating_add(heard));
         polled
     }
 }
@@ -228,7 +287,7 @@ impl AsyncWrite for AppStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        Pin::new(&mut *self.socket.borrow_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -236,7 +295,7 @@ impl AsyncWrite for AppStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+        Pin::new(&mut *self.socket.borrow_mut()).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -244,10 +303,10 @@ impl AsyncWrite for AppStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(cx)
     }
 }

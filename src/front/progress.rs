@@ -22,6 +22,8 @@ pub(super) enum Expiry {
     Body,
     /// `write_timeout`
     Write,
+    /// It shut down its side, and nothing could be written to it for `hold`.
+    HalfClosed,
     /// `response_timeout`: answered by the request itself, the connection lives on.
     App,
 }
@@ -60,6 +62,10 @@ pub(super) struct Progress {
     /// Others wait to come in: end this if it is idle.
     is_shed: Cell<bool>,
     is_tunnel: Cell<bool>,
+    /// The client said that nothing more comes, or left; and when it last took something since.
+    half_closed_since: Cell<Option<Instant>>,
+    /// hyper was not given what is there to read; it must look again when it is done.
+    withholds: Cell<bool>,
     /// Set while a response of the app is on its way: hyper does not poll the body of a client
     /// that does not read, so the driver has to see the cut.
     cut: RefCell<Option<CutMark>>,
@@ -83,6 +89,8 @@ impl Progress {
             app_awaited_since: Cell::new(None),
             is_shed: Cell::new(false),
             is_tunnel: Cell::new(false),
+            half_closed_since: Cell::new(None),
+            withholds: Cell::new(false),
             cut: RefCell::new(None),
             waker: RefCell::new(None),
         }
@@ -172,6 +180,22 @@ impl Progress {
 
     pub(super) fn wrote_some(&self, bytes: usize) {
         self.writing.moved(bytes);
+        if self.half_closed_since.get().is_some() {
+            self.half_closed_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// What there is to read, hyper gets only when nothing is in flight any more.
+    pub(super) fn withholds(&self) {
+        self.withholds.set(true);
+    }
+
+    /// The client ended its side of the connection, and is owed an answer.
+    pub(super) fn client_ended(&self) {
+        self.withholds();
+        if self.half_closed_since.get().is_none() {
+            self.half_closed_since.set(Some(Instant::now()));
+        }
     }
 
     pub(super) fn write_blocked(&self) {
@@ -182,6 +206,9 @@ impl Progress {
     pub(super) fn flushed(&self) {
         if self.responses_open.get() == 0 {
             self.is_flushed.set(true);
+            if self.withholds.take() {
+                self.wake();
+            }
         }
     }
 
@@ -230,6 +257,10 @@ impl Progress {
             .writing
             .ends(http.write_timeout, http.rate_min)
             .map(|at| (at, Expiry::Write));
+        let half_closed = self
+            .half_closed_since
+            .get()
+            .map(|at| (at + http.hold, Expiry::HalfClosed));
         let other = if self.responses_open.get() > 0 {
             self.deadline_in_flight(http)
         } else if let Some(since) = self.head_since.get() {
@@ -237,10 +268,10 @@ impl Progress {
         } else {
             Some((self.idle_since.get() + http.idle_timeout, Expiry::Idle))
         };
-        match (write, other) {
-            (Some(write), Some(other)) => Some(if write.0 < other.0 { write } else { other }),
-            (one, None) | (None, one) => one,
-        }
+        [write, half_closed, other]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     fn deadline_in_flight(&self, http: &HttpConfig) -> Option<(Instant, Expiry)> {

@@ -4,15 +4,15 @@
 use super::body::{Download, Go, OwnBody, RequestBody, ResponseBody, UploadFault};
 use super::exchange::Exchange;
 use super::forwarded::{Origin, REQUEST_ID};
-use super::head::{self, BodyKind, Wish};
+use super::head::{self, BodyKind, Framing, Wish};
 use super::lane::{Held, Lane};
 use super::live::{Claim, Lease, Life};
 use super::pool::AppConnection;
 use super::progress::{Progress, Upload};
-use super::refusal::Refusal;
+use super::refusal::{Form, Refusal};
 use super::tunnel::Switched;
 use hyper::body::{Body, Incoming};
-use hyper::header::{EXPECT, HeaderValue};
+use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::cell::{Cell, RefCell};
@@ -54,6 +54,11 @@ enum Attempt {
     Refused(Refusal),
 }
 
+const MALFORMED: Attempt = Attempt::Lost {
+    is_silent: false,
+    is_malformed: true,
+};
+
 enum Unsent {
     Unreachable,
     ConnectionWasClosed,
@@ -74,6 +79,7 @@ pub(super) async fn answer(
     let (mut head, incoming) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let version = head.version;
+    let accept = head.headers.get(ACCEPT).cloned();
     let id = client
         .origin
         .request_id(&mut head.headers, client.lane.request_ids());
@@ -98,7 +104,8 @@ pub(super) async fn answer(
             client.progress.app_is_not_awaited();
             client.ends_by_close.set(false);
             exchange.refused(refusal);
-            refuse(&client, refusal, is_head, exchange)
+            let form = Form::wanted(accept.as_ref());
+            refuse(&client, (refusal, form), is_head, exchange)
         }
     };
     response.headers_mut().insert(REQUEST_ID, id);
@@ -107,12 +114,12 @@ pub(super) async fn answer(
 
 fn refuse(
     client: &Client,
-    refusal: Refusal,
+    (refusal, form): (Refusal, Form),
     is_head: bool,
     exchange: Exchange,
 ) -> Response<ResponseBody> {
     let can_continue = client.progress.upload() == Upload::Whole;
-    let response = refusal.response(client.lane.http().retry_after_seconds, can_continue);
+    let response = refusal.response(form, client.lane.http().retry_after_seconds, can_continue);
     response.map(|body| {
         let body = if is_head { OwnBody::empty() } else { body };
         ResponseBody::Own(body, Some(exchange))
@@ -126,7 +133,7 @@ fn pass_on(
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
     let (mut head, incoming) = response.into_parts();
-    head::prepare_response(&mut head.headers);
+    head::prepare_response(head.status, &mut head.headers);
     head.version = Version::HTTP_11;
     exchange.answered(head.status);
     tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
@@ -172,7 +179,7 @@ async fn forward(
         (false, Some(_)) => BodyKind::Sized,
         (false, None) => BodyKind::Chunked,
     };
-    let go = (kind != BodyKind::Empty && expects_continue(&head)).then(|| Arc::new(Go::default()));
+    let go = head::expects_continue(&head, kind).then(|| Arc::new(Go::default()));
     let fault = Rc::new(Cell::new(UploadFault::None));
     let body = RequestBody::new(
         incoming,
@@ -195,11 +202,6 @@ async fn forward(
         });
     }
     send(client, (request, wish), &fault, started + http.hold).await
-}
-
-fn expects_continue(head: &Parts) -> bool {
-    let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    head.version == Version::HTTP_11 && head.headers.get(EXPECT).is_some_and(is_expected)
 }
 
 /// Until answered, lost or refused. `hold_ends` limits only the time in which nothing was sent.
@@ -290,6 +292,7 @@ async fn attempt(
         Err(refusal) => return Attempt::Refused(refusal),
     };
     client.progress.app_is_awaited();
+    let method = request.method().clone();
     let sent = connection.sender.try_send_request(request);
     match watched(client, lease, sent).await {
         Err(refusal) => Attempt::Refused(refusal),
@@ -297,12 +300,17 @@ async fn attempt(
             if response.status() == StatusCode::SWITCHING_PROTOCOLS && wish == Wish::Response =>
         {
             // Nobody asked for it.
-            Attempt::Lost {
-                is_silent: false,
-                is_malformed: true,
-            }
+            MALFORMED
         }
-        Ok(Ok(response)) => Attempt::Answered(response, connection),
+        Ok(Ok(response)) => {
+            connection.has_answered();
+            match head::framing(&method, &response) {
+                Framing::Clear => {}
+                Framing::Doubtful => connection.is_for_one_answer(),
+                Framing::Broken => return MALFORMED,
+            }
+            Attempt::Answered(response, connection)
+        }
         Ok(Err(mut error)) => {
             if let Some(request) = error.take_message() {
                 return Attempt::NotSent(request, Unsent::ConnectionWasClosed);
@@ -310,7 +318,7 @@ async fn attempt(
             tracing::debug!(error = %error.error(), generation = %lease.generation(), "no response");
             Attempt::Lost {
                 is_silent: !connection.has_heard(),
-                is_malformed: error.error().is_parse(),
+                is_malformed: error.error().is_parse() || connection.said_too_much(),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The only place that turns an error into a status.
 
 use super::body::OwnBody;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 /// Whose fault a refusal is.
@@ -44,6 +44,10 @@ pub(super) enum Refusal {
     BadTarget,
     /// CONNECT.
     ConnectUnsupported,
+    /// A method that no app can mean.
+    BadMethod,
+    /// An `Expect` other than `100-continue`.
+    ExpectationUnknown,
 }
 
 /// What hyper refused on its own: it answers a head that it cannot parse.
@@ -65,6 +69,8 @@ impl Refusal {
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
             Self::ConnectUnsupported => "connect_unsupported",
+            Self::BadMethod => "bad_method",
+            Self::ExpectationUnknown => "expectation_unknown",
         }
     }
 
@@ -89,7 +95,9 @@ impl Refusal {
             | Self::BodyBroken
             | Self::BadHost
             | Self::BadTarget
-            | Self::ConnectUnsupported => Blame::Client,
+            | Self::ConnectUnsupported
+            | Self::BadMethod
+            | Self::ExpectationUnknown => Blame::Client,
         }
     }
 
@@ -102,7 +110,8 @@ impl Refusal {
             Self::AppTimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyBroken | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
-            Self::ConnectUnsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::ConnectUnsupported | Self::BadMethod => StatusCode::NOT_IMPLEMENTED,
+            Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
         }
     }
 
@@ -121,22 +130,25 @@ impl Refusal {
             Self::BadHost => "the Host field is missing, repeated or malformed",
             Self::BadTarget => "the request target is not a path",
             Self::ConnectUnsupported => "CONNECT is not supported",
+            Self::BadMethod => "the method is too long or not in capitals",
+            Self::ExpectationUnknown => "only 100-continue can be expected",
         }
     }
 
-    /// `can_continue`: the request was read to its end, so another may follow.
+    /// `can_continue`: the request was read to its end, so another may follow. Nothing of the
+    /// request is in it.
     pub(super) fn response(
         self,
+        form: Form,
         retry_after_seconds: u32,
         can_continue: bool,
     ) -> Response<OwnBody> {
-        let mut response = Response::new(OwnBody::text(self.text()));
+        let mut response = Response::new(OwnBody::text(&form.write(self.status(), self.text())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+        // Caches may keep a 501 otherwise.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
         }
@@ -147,11 +159,86 @@ impl Refusal {
     }
 }
 
+/// As what a refusal is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    Html,
+    /// RFC 9457.
+    Json,
+}
+
+impl Form {
+    /// What the client likes best; text if it does not mind.
+    pub(super) fn wanted(accept: Option<&HeaderValue>) -> Self {
+        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or("");
+        let mut best = (0, Self::Text);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let form = match parts.next().map(str::to_ascii_lowercase).as_deref() {
+                Some("text/html" | "application/xhtml+xml") => Self::Html,
+                Some("application/json" | "application/problem+json" | "application/*") => {
+                    Self::Json
+                }
+                Some("text/plain" | "text/*" | "*/*") => Self::Text,
+                Some(_) | None => continue,
+            };
+            let quality = parts.find_map(thousandths).unwrap_or(1000);
+            // Among equals the first; what is named is wanted more than what a wildcard allows.
+            if quality > best.0 && !(range.contains("*/*") && best.0 > 0) {
+                best = (quality, form);
+            }
+        }
+        best.1
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Json => "application/problem+json",
+        }
+    }
+
+    fn write(self, status: StatusCode, text: &str) -> String {
+        let title = status.canonical_reason().unwrap_or("Refused");
+        let number = status.as_u16();
+        match self {
+            Self::Text => text.to_owned(),
+            Self::Html => format!(
+                "<!doctype html><title>{title}</title><h1>{number} {title}</h1><p>{text}</p>"
+            ),
+            // The texts are ours and need no escapes; a test says so.
+            Self::Json => {
+                format!(r#"{{"title":"{title}","status":{number},"detail":"{text}"}}"#)
+            }
+        }
+    }
+}
+
+/// `q=0.5`: RFC 9110 section 12.4.2.
+fn thousandths(parameter: &str) -> Option<u32> {
+    let value = parameter
+        .strip_prefix("q=")
+        .or_else(|| parameter.strip_prefix("Q="))?;
+    let (whole, part) = value.split_once('.').unwrap_or((value, ""));
+    let part: u32 = format!("{part:0<3}")
+        .parse()
+        .ok()
+        .filter(|part| *part < 1000)?;
+    match whole {
+        "0" => Some(part),
+        "1" => Some(1000),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    const ALL: [Refusal; 13] = [
+    const ALL: [Refusal; 15] = [
         Refusal::NoLiveGeneration,
         Refusal::HeldTooLong,
         Refusal::HoldFull,
@@ -165,6 +252,8 @@ mod tests {
         Refusal::BadHost,
         Refusal::BadTarget,
         Refusal::ConnectUnsupported,
+        Refusal::BadMethod,
+        Refusal::ExpectationUnknown,
     ];
 
     #[test]
@@ -172,7 +261,7 @@ mod tests {
         for refusal in ALL {
             let by_client = refusal.blame() == Blame::Client;
             assert_eq!(refusal.lost().is_none(), by_client, "{refusal:?}");
-            let excused = refusal == Refusal::ConnectUnsupported;
+            let excused = refusal.status() == StatusCode::NOT_IMPLEMENTED;
             assert_eq!(
                 refusal.status().is_client_error() || excused,
                 by_client,
@@ -184,7 +273,7 @@ mod tests {
     #[test]
     fn only_503_says_when_to_try_again() {
         for refusal in ALL {
-            let response = refusal.response(7, true);
+            let response = refusal.response(Form::Text, 7, true);
             let is_503 = response.status() == 503;
             assert_eq!(
                 response.headers().contains_key(RETRY_AFTER),
@@ -197,7 +286,51 @@ mod tests {
 
     #[test]
     fn an_unread_body_closes_the_connection() {
-        let response = Refusal::BodyTooLarge.response(1, false);
+        let response = Refusal::BodyTooLarge.response(Form::Text, 1, false);
         assert_eq!(response.headers()[CONNECTION], "close");
+    }
+
+    fn form(accept: &str) -> Form {
+        Form::wanted(Some(&HeaderValue::from_str(accept).unwrap()))
+    }
+
+    #[test]
+    fn a_refusal_is_written_as_the_client_likes_it() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert_eq!(form(browser), Form::Html);
+        assert_eq!(form("application/json, text/plain, */*"), Form::Json);
+        assert_eq!(form("text/html;q=0.4, application/json;q=0.9"), Form::Json);
+        assert_eq!(form("*/*"), Form::Text);
+        assert_eq!(form("*/*, application/json;q=0.5"), Form::Text);
+        assert_eq!(
+            form("application/json;q=0, text/html;level=1;q=0.001"),
+            Form::Html
+        );
+        assert_eq!(form("Application/Problem+JSON"), Form::Json);
+        assert_eq!(form("image/png"), Form::Text);
+        assert_eq!(Form::wanted(None), Form::Text);
+    }
+
+    #[test]
+    fn every_refusal_is_small_in_every_form_and_its_json_can_be_read() {
+        for refusal in ALL {
+            for form in [Form::Text, Form::Html, Form::Json] {
+                let written = form.write(refusal.status(), refusal.text());
+                assert!(written.len() < 200, "{written}");
+                assert!(written.contains(refusal.text()), "{written}");
+            }
+            let json = Form::Json.write(refusal.status(), refusal.text());
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(json["status"], refusal.status().as_u16());
+            assert_eq!(json["detail"], refusal.text());
+            assert!(!refusal.text().contains(['<', '&']));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_accept_field_makes_us_fail(accept in "[ -~]{0,60}") {
+            form(&accept);
+        }
     }
 }

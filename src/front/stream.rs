@@ -3,8 +3,9 @@
 //!
 //! It never closes or shuts down by itself: a connection may move to another front at any time.
 
+use super::guard::{Guard, Verdict};
 use super::progress::Progress;
-use hyper::body::Bytes;
+use hyper::body::{Buf, Bytes};
 use rustix::net::{AddressFamily, getsockname};
 use std::io;
 use std::net::IpAddr;
@@ -135,13 +136,22 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// What hyper reads in place of bytes that must not pass: no part of any head, no framing of a
+/// body, and the end of both, so that it is judged at once.
+const POISON: &[u8] = b"\0\n\r\n\r\n";
+
 /// What hyper reads and writes of a client.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     socket: Socket,
-    /// Read by an older front, and not used there.
+    /// Read by an older front and not used there, or held back here.
     prefix: Bytes,
     progress: Rc<Progress>,
+    guard: Guard,
+    /// What follows may be another protocol; until the app has answered, nobody knows.
+    is_holding: bool,
+    /// Some after a fault: what is left of [`POISON`]; then the stream is at its end.
+    poison: Option<&'static [u8]>,
 }
 
 impl ClientStream {
@@ -150,6 +160,9 @@ impl ClientStream {
             socket,
             prefix,
             progress,
+            guard: Guard::new(),
+            is_holding: false,
+            poison: None,
         }
     }
 
@@ -170,6 +183,64 @@ impl ClientStream {
         into.put_slice(&self.prefix.split_to(fits));
         Poll::Ready(Ok(()))
     }
+
+    fn poll_read_checked(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(left) = &mut self.poison {
+            put_some(left, into);
+            return Poll::Ready(Ok(()));
+        }
+        if self.is_holding && self.progress.is_in_flight() {
+            self.progress.withholds();
+            return Poll::Pending;
+        }
+        self.is_holding = false;
+        let before = into.filled().len();
+        ready!(self.poll_read_any(cx, into))?;
+        let is_end = into.filled().len() == before;
+        if is_end && self.progress.is_in_flight() && !self.guard.is_in_body() {
+            // Half-closed, or gone: nobody can tell. Its request is whole, so it gets an answer.
+            self.progress.client_ended();
+            return Poll::Pending;
+        }
+        self.check(before, into);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes back what must not pass of the bytes behind `before`.
+    fn check(&mut self, before: usize, into: &mut ReadBuf<'_>) {
+        let bytes = into.filled().get(before..).unwrap_or_default();
+        match self.guard.check(bytes) {
+            Verdict::Pass => {}
+            Verdict::Hold(passed) => {
+                self.is_holding = true;
+                let rest = bytes.get(passed..).unwrap_or_default();
+                if !rest.is_empty() {
+                    self.prefix = [rest, &*self.prefix].concat().into();
+                }
+                into.set_filled(before.saturating_add(passed));
+            }
+            Verdict::Fault(passed, why) => {
+                tracing::debug!(
+                    ?why,
+                    "a client's bytes have more than one reading, refusing them"
+                );
+                into.set_filled(before.saturating_add(passed));
+                let mut left = POISON;
+                put_some(&mut left, into);
+                self.poison = Some(left);
+            }
+        }
+    }
+}
+
+fn put_some(left: &mut &'static [u8], into: &mut ReadBuf<'_>) {
+    let fits = left.len().min(into.remaining());
+    into.put_slice(left.get(..fits).unwrap_or_default());
+    left.advance(fits);
 }
 
 impl AsyncRead for ClientStream {
@@ -180,7 +251,7 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
-        let polled = this.poll_read_any(cx, into);
+        let polled = this.poll_read_checked(cx, into);
         match &polled {
             Poll::Pending => this.progress.read_blocked(),
             Poll::Ready(Ok(())) if into.filled().len() > before => {

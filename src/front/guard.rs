@@ -1,0 +1,504 @@
+//! Strict where hyper is lenient: follows the framing of a client's bytes before hyper sees them.
+//!
+//! hyper takes a bare LF for a line end, lets Transfer-Encoding win over Content-Length, merges
+//! equal lengths, accepts codings before `chunked`, and forgets a fragment. Each is a way to make
+//! two parties disagree on where a request ends (RFC 9112 sections 2.2, 6.1, 6.3 and 11.2). What
+//! passes here has one reading only; what does not is never handed on.
+
+/// The lines that matter are shorter, unless somebody pads them to deceive.
+const LINE_KEPT: usize = 64;
+
+/// More digits than any chunk or body can have.
+const DIGITS_MAX: usize = 16;
+
+/// Why bytes do not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    BareLineFeed,
+    FoldedLine,
+    Fragment,
+    ContentLength,
+    TransferEncoding,
+    LengthAndEncoding,
+    Chunk,
+}
+
+/// What became of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All of them may pass.
+    Pass,
+    /// So many may pass: they end with a head that asks for another protocol, and what follows may
+    /// be no HTTP.
+    Hold(usize),
+    /// So many may pass, and nothing ever after.
+    Fault(usize, Fault),
+}
+
+/// Where in a request the next byte belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before a request line, or in it.
+    RequestLine,
+    Field,
+    Body(u64),
+    Chunk(Chunk),
+    Trailer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunk {
+    Size {
+        digits: usize,
+        size: u64,
+    },
+    /// Whitespace behind the size; only an extension may follow.
+    Space {
+        size: u64,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data(u64),
+    DataCr,
+    DataLf,
+}
+
+const FIRST_CHUNK: Chunk = Chunk::Size { digits: 0, size: 0 };
+
+/// The beginning of the line that is being read.
+#[derive(Debug)]
+struct Line {
+    kept: [u8; LINE_KEPT],
+    bytes: usize,
+    ends_with_cr: bool,
+}
+
+impl Line {
+    fn push(&mut self, part: &[u8]) {
+        let free = self.kept.get_mut(self.bytes..).unwrap_or_default();
+        for (place, byte) in free.iter_mut().zip(part) {
+            *place = *byte;
+        }
+        self.bytes = self.bytes.saturating_add(part.len());
+        if let Some(last) = part.last() {
+            self.ends_with_cr = *last == b'\r';
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes = 0;
+        self.ends_with_cr = false;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes == 1 && self.ends_with_cr
+    }
+
+    /// Without its CR; None when it was too long to be kept.
+    fn text(&self) -> Option<&[u8]> {
+        self.kept.get(..self.bytes)?.strip_suffix(b"\r")
+    }
+
+    fn is_folded(&self) -> bool {
+        matches!(self.kept, [b' ' | b'\t', ..])
+    }
+
+    fn is_field(&self, name: &str) -> bool {
+        let name = name.as_bytes();
+        let field = self
+            .kept
+            .get(..self.bytes.min(LINE_KEPT))
+            .unwrap_or_default();
+        match field.split_at_checked(name.len()) {
+            Some((found, [b':', ..])) => found.eq_ignore_ascii_case(name),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Without the whitespace that may surround it.
+    fn value(&self) -> Option<&[u8]> {
+        let text = self.text()?;
+        let colon = text.iter().position(|byte| *byte == b':')?;
+        let mut value = text.get(colon.saturating_add(1)..)?;
+        while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
+        }
+        Some(value)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Guard {
+    state: State,
+    line: Line,
+    length: Option<u64>,
+    is_chunked: bool,
+    wants_upgrade: bool,
+}
+
+impl Guard {
+    /// The next byte begins a request.
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::RequestLine,
+            line: Line {
+                kept: [0; LINE_KEPT],
+                bytes: 0,
+                ends_with_cr: false,
+            },
+            length: None,
+            is_chunked: false,
+            wants_upgrade: false,
+        }
+    }
+
+    /// A request has begun, and its body is not whole.
+    pub(super) fn is_in_body(&self) -> bool {
+        match self.state {
+            State::RequestLine | State::Field => false,
+            State::Body(_) | State::Chunk(_) | State::Trailer => true,
+        }
+    }
+
+    /// Follows `bytes`. After a hold the rest is to be checked again; after a fault, nothing is.
+    pub(super) fn check(&mut self, bytes: &[u8]) -> Verdict {
+        let mut at = 0_usize;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let step = match self.state {
+                State::RequestLine | State::Field | State::Trailer => self.check_line(rest),
+                State::Body(left) => Ok(self.skip_body(rest, left)),
+                State::Chunk(chunk) => self.check_chunk(rest, chunk),
+            };
+            match step {
+                Ok(passed) => at = at.saturating_add(passed),
+                Err(fault) => {
+                    // The end of a bad line must not pass, or the line would.
+                    let line_end = rest.iter().position(|byte| *byte == b'\n');
+                    let passed = if matches!(self.state, State::Chunk(_)) {
+                        0
+                    } else {
+                        line_end.unwrap_or(0)
+                    };
+                    return Verdict::Fault(at.saturating_add(passed), fault);
+                }
+            }
+            if self.wants_upgrade && self.state == State::RequestLine {
+                self.wants_upgrade = false;
+                return Verdict::Hold(at);
+            }
+        }
+        Verdict::Pass
+    }
+
+    fn check_line(&mut self, rest: &[u8]) -> Result<usize, Fault> {
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or(rest);
+        self.line.push(part);
+        if self.state == State::RequestLine && part.contains(&b'#') {
+            return Err(Fault::Fragment);
+        }
+        let Some(end) = end else {
+            return Ok(rest.len());
+        };
+        if !self.line.ends_with_cr {
+            return Err(Fault::BareLineFeed);
+        }
+        self.take_line()?;
+        self.line.clear();
+        Ok(end.saturating_add(1))
+    }
+
+    fn take_line(&mut self) -> Result<(), Fault> {
+        let is_empty = self.line.is_empty();
+        match self.state {
+            State::RequestLine if is_empty => {}
+            State::RequestLine => self.state = State::Field,
+            State::Field if is_empty => return self.end_head(),
+            State::Trailer if is_empty => self.state = State::RequestLine,
+            State::Field | State::Trailer if self.line.is_folded() => {
+                return Err(Fault::FoldedLine);
+            }
+            State::Field => return self.take_field(),
+            State::Trailer | State::Body(_) | State::Chunk(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_field(&mut self) -> Result<(), Fault> {
+        if self.line.is_field("content-length") {
+            let length = self.line.value().and_then(decimal);
+            if length.is_none() || self.length.is_some() {
+                return Err(Fault::ContentLength);
+            }
+            self.length = length;
+        } else if self.line.is_field("transfer-encoding") {
+            let value = self.line.value();
+            let is_chunked = value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
+            if !is_chunked || self.is_chunked {
+                return Err(Fault::TransferEncoding);
+            }
+            self.is_chunked = true;
+        } else if self.line.is_field("upgrade") {
+            self.wants_upgrade = true;
+        }
+        Ok(())
+    }
+
+    fn end_head(&mut self) -> Result<(), Fault> {
+        self.state = match (self.is_chunked, self.length.take()) {
+            (true, Some(_)) => return Err(Fault::LengthAndEncoding),
+            (true, None) => State::Chunk(FIRST_CHUNK),
+            (false, None | Some(0)) => State::RequestLine,
+            (false, Some(length)) => State::Body(length),
+        };
+        self.is_chunked = false;
+        // With a body no upgrade is offered to the app, so HTTP goes on.
+        self.wants_upgrade &= self.state == State::RequestLine;
+        Ok(())
+    }
+
+    fn skip_body(&mut self, rest: &[u8], left: u64) -> usize {
+        let (taken, left) = taken(rest, left);
+        self.state = if left == 0 {
+            State::RequestLine
+        } else {
+            State::Body(left)
+        };
+        taken
+    }
+
+    fn check_chunk(&mut self, rest: &[u8], chunk: Chunk) -> Result<usize, Fault> {
+        if let Chunk::Data(left) = chunk {
+            let (taken, left) = taken(rest, left);
+            self.state = State::Chunk(if left == 0 {
+                Chunk::DataCr
+            } else {
+                Chunk::Data(left)
+            });
+            return Ok(taken);
+        }
+        let byte = rest.first().copied().unwrap_or(0);
+        self.state = after(chunk, byte).ok_or(Fault::Chunk)?;
+        Ok(1)
+    }
+}
+
+/// RFC 9112 section 7.1, one byte at a time.
+fn after(chunk: Chunk, byte: u8) -> Option<State> {
+    let next = match (chunk, byte) {
+        (Chunk::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
+            let digit = char::from(byte).to_digit(16)?;
+            (digits < DIGITS_MAX).then_some(())?;
+            Chunk::Size {
+                digits: digits.saturating_add(1),
+                size: size.checked_mul(16)?.checked_add(u64::from(digit))?,
+            }
+        }
+        (Chunk::Size { digits: 0, .. }, _) => return None,
+        (Chunk::Size { size, .. } | Chunk::Extension { size }, b'\r') => Chunk::SizeLf { size },
+        (Chunk::Size { size, .. } | Chunk::Space { size }, b';')
+        | (Chunk::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => Chunk::Extension { size },
+        (Chunk::Size { size, .. } | Chunk::Space { size }, b' ' | b'\t') => Chunk::Space { size },
+        (Chunk::SizeLf { size: 0 }, b'\n') => return Some(State::Trailer),
+        (Chunk::SizeLf { size }, b'\n') => Chunk::Data(size),
+        (Chunk::DataCr, b'\r') => Chunk::DataLf,
+        (Chunk::DataLf, b'\n') => FIRST_CHUNK,
+        _ => return None,
+    };
+    Some(State::Chunk(next))
+}
+
+/// How many of `rest` belong to what has `left` bytes left, and how many are left then.
+fn taken(rest: &[u8], left: u64) -> (usize, u64) {
+    let here = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+    if here <= left {
+        return (rest.len(), left.saturating_sub(here));
+    }
+    (usize::try_from(left).unwrap_or(rest.len()), 0)
+}
+
+/// `1*DIGIT`: no sign, no list, no overflow.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn verdict(bytes: &str) -> Verdict {
+        Guard::new().check(bytes.as_bytes())
+    }
+
+    fn fault(bytes: &str) -> Option<Fault> {
+        match verdict(bytes) {
+            Verdict::Fault(_, fault) => Some(fault),
+            Verdict::Pass | Verdict::Hold(_) => None,
+        }
+    }
+
+    fn with(fields: &str) -> Option<Fault> {
+        fault(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn ordinary_requests_pass_also_in_a_row() {
+        let get = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+        let sized = "POST / HTTP/1.1\r\ncontent-length: \t5 \r\n\r\n\n\n#\n\n";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n\
+                       A;x=\"y\"\r\n0123456789\r\n5 ;z\r\n\r\n\r\n\n\r\n0\r\nX-Sum: 1\r\n\r\n";
+        let all = format!("\r\n{get}{sized}\r\n{chunked}{get}{sized}");
+        assert_eq!(verdict(&all), Verdict::Pass);
+        assert_eq!(fault(&format!("{all}GET /\n")), Some(Fault::BareLineFeed));
+    }
+
+    #[test]
+    fn there_is_one_way_to_say_where_a_request_ends() {
+        let length = Some(Fault::ContentLength);
+        for fields in [
+            "5",
+            "05, 5",
+            "5, 5",
+            "+5",
+            "-1",
+            "",
+            "0x5",
+            "5 5",
+            "5;",
+            "18446744073709551616",
+        ] {
+            let line = format!("Content-Length: {fields}\r\n");
+            let is_plain = fields == "5";
+            assert_eq!(with(&line).is_none(), is_plain, "{fields}");
+        }
+        assert_eq!(with("Content-Length: 5\r\nContent-Length: 5\r\n"), length);
+        assert_eq!(
+            with(&format!("Content-Length:{}5\r\n", " ".repeat(80))),
+            length
+        );
+        let encoding = Some(Fault::TransferEncoding);
+        for value in [
+            "identity",
+            "gzip, chunked",
+            "chunked, chunked",
+            "xchunked",
+            "chunked;q",
+            "",
+            "\"chunked\"",
+        ] {
+            assert_eq!(
+                with(&format!("Transfer-Encoding: {value}\r\n")),
+                encoding,
+                "{value}"
+            );
+        }
+        let chunked = "transfer-encoding: chunked\r\n";
+        assert_eq!(with(&format!("{chunked}{chunked}")), encoding);
+        let both = Some(Fault::LengthAndEncoding);
+        assert_eq!(with(&format!("{chunked}Content-Length: 5\r\n")), both);
+        assert_eq!(with(&format!("Content-Length: 0\r\n{chunked}")), both);
+    }
+
+    #[test]
+    fn a_line_ends_with_both_and_is_never_folded() {
+        assert_eq!(with("X: y\n"), Some(Fault::BareLineFeed));
+        assert_eq!(fault("GET / HTTP/1.1\n"), Some(Fault::BareLineFeed));
+        assert_eq!(fault("\nGET / HTTP/1.1\r\n"), Some(Fault::BareLineFeed));
+        assert_eq!(with("X: y\r\n z\r\n"), Some(Fault::FoldedLine));
+        assert_eq!(fault("GET /a#b HTTP/1.1\r\n"), Some(Fault::Fragment));
+    }
+
+    #[test]
+    fn a_chunk_has_one_form() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for bad in [
+            "5\nhello\r\n",
+            "5\r\nhello\n",
+            "5\r\nhelloX",
+            "-1\r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            "\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\r\r\n",
+            "5;a\nb\r\n",
+            "5;\0\r\n",
+            "ffffffffffffffff0\r\n",
+            "00000000000000005\r\n",
+            "5;a\rb\r\n",
+            "g\r\n",
+        ] {
+            assert_eq!(
+                fault(&format!("{head}{bad}")),
+                Some(Fault::Chunk),
+                "{bad:?}"
+            );
+        }
+        for bad in ["0\r\nX: y\n\r\n", "0\r\n\n"] {
+            assert_eq!(
+                fault(&format!("{head}{bad}")),
+                Some(Fault::BareLineFeed),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_a_wish_to_upgrade_is_held_back() {
+        let head = "GET / HTTP/1.1\r\nUpgrade: echo\r\n\r\n";
+        assert_eq!(verdict(&format!("{head}\n\n")), Verdict::Hold(head.len()));
+        assert_eq!(
+            verdict("POST / HTTP/1.1\r\nUpgrade: e\r\nContent-Length: 1\r\n\r\nxGET"),
+            Verdict::Pass
+        );
+    }
+
+    #[test]
+    fn nothing_of_the_bad_line_end_passes() {
+        let bytes = "GET / HTTP/1.1\r\nX: y\nZ: 1\r\n\r\n";
+        let at = bytes.find("\nZ").unwrap();
+        assert_eq!(verdict(bytes), Verdict::Fault(at, Fault::BareLineFeed));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_in_which_pieces_bytes_come(
+            bytes in "(GET / HTTP/1.1\r\n|Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n|\r\n|\n|[0-3]\r\n|[a#; ]){0,12}",
+            cut in 0_usize..200,
+        ) {
+            let bytes = bytes.as_bytes();
+            let (one, two) = bytes.split_at(cut.min(bytes.len()));
+            let whole = Guard::new().check(bytes);
+            let mut guard = Guard::new();
+            let parts = match guard.check(one) {
+                Verdict::Pass => match guard.check(two) {
+                    Verdict::Fault(at, fault) => Verdict::Fault(at + one.len(), fault),
+                    held @ (Verdict::Pass | Verdict::Hold(_)) => held,
+                },
+                held @ (Verdict::Hold(_) | Verdict::Fault(..)) => held,
+            };
+            prop_assert_eq!(matches!(whole, Verdict::Pass), matches!(parts, Verdict::Pass));
+            if let (Verdict::Fault(_, whole), Verdict::Fault(_, parts)) = (whole, parts) {
+                prop_assert_eq!(whole, parts);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_fail(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            Guard::new().check(&bytes);
+        }
+    }
+}
