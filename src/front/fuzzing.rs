@@ -1,7 +1,9 @@
 //! What the fuzzers of the front's parsers call; see tests/fuzz.
 
 use super::forwarded::{Origin, RequestIds};
+use super::guard::{Guard, Verdict};
 use super::parcel;
+use super::proxy_header::{self, Parsed};
 use super::stream::Peer;
 use super::tunnel::frames::Frames;
 use crate::link::seqpacket::Incoming;
@@ -16,7 +18,7 @@ use std::os::fd::OwnedFd;
 pub fn forwarded(fields: &[u8], is_trusted: bool) {
     let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let trusted = if is_trusted { vec![ip.into()] } else { vec![] };
-    let origin = Origin::new(Peer::Ip(ip), &trusted);
+    let origin = Origin::new(Peer::Ip(ip), None, &trusted);
     let mut headers = headers(fields);
     origin.describe(&mut headers);
     let id = origin.request_id(&mut headers, &RequestIds::new());
@@ -68,4 +70,56 @@ pub fn frames(bytes: &[u8], cut: usize) {
     pieces.pass(second);
     assert_eq!(whole.is_at_boundary(), pieces.is_at_boundary());
     assert_eq!(whole.has_closed(), pieces.has_closed());
+}
+
+/// What a load balancer says first.
+///
+/// # Panics
+/// When less of it than a whole header is taken for one, or for none at all.
+pub fn proxy_header(bytes: &[u8]) {
+    let whole = proxy_header::parse(bytes);
+    if let Ok(Parsed::Header { length, .. }) = whole {
+        assert!(length <= bytes.len() && length <= proxy_header::BYTES_MAX);
+        assert_eq!(proxy_header::parse(&bytes[..length]), whole);
+        for less in 0..length {
+            assert_eq!(proxy_header::parse(&bytes[..less]), Ok(Parsed::More));
+        }
+    }
+}
+
+/// The bytes of a client's requests.
+///
+/// # Panics
+/// When what has a fault depends on how they were cut into pieces, or the end of a line passes in
+/// one cut and not in the other.
+pub fn requests(bytes: &[u8], cut: usize) {
+    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+    let (whole, pieces) = (passing(&[bytes]), passing(&[first, second]));
+    assert_eq!(whole.1, pieces.1, "one has a fault");
+    let between = &bytes[whole.0.min(pieces.0)..whole.0.max(pieces.0)];
+    assert!(!between.contains(&b'\n'), "a line passes");
+    assert!(whole.1 || between.is_empty());
+}
+
+/// How many bytes pass, and whether they ended with a fault.
+fn passing(pieces: &[&[u8]]) -> (usize, bool) {
+    let mut guard = Guard::new();
+    let mut passed = 0;
+    for mut rest in pieces.iter().copied() {
+        while !rest.is_empty() {
+            match guard.check(rest) {
+                Verdict::Pass => {
+                    passed += rest.len();
+                    break;
+                }
+                Verdict::Hold(bytes) => {
+                    assert!(bytes > 0, "it would never go on");
+                    passed += bytes;
+                    rest = &rest[bytes..];
+                }
+                Verdict::Fault(bytes, _) => return (passed + bytes, true),
+            }
+        }
+    }
+    (passed, false)
 }
