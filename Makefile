@@ -6,7 +6,7 @@ DESTDIR ?=
 PREFIX ?= /usr
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test test-systemd test-long fuzz bench doc install clean
+.PHONY: help run build check test test-systemd test-long fuzz compare bench doc install clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-long: ## all tests in their long forms
 
 fuzz: ## every parser against what nobody would write, SECONDS=10 each
 	@tests/fuzz/run.sh $(or $(SECONDS),10)
+
+compare: ## the corpus of hostile requests through nginx, beside gapless
+	$(CARGO) test --locked --test corpus -- --ignored --nocapture nginx
 
 bench: ## CPU per proxied request, beside nginx
 	@$(CARGO) build --release --locked --bin gapless --example probe-app --example strict-client

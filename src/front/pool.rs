@@ -156,6 +156,7 @@ impl BackendPool {
         });
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
             .handshake(io)
             .await
             .map_err(ConnectError::Handshake)?;
@@ -308,5 +309,61 @@ impl AsyncWrite for AppStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Slot;
+    use http_body_util::BodyExt;
+    use hyper::Request;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// A connection on which one request was answered, in the pool; and the app's end of it.
+    async fn pooled(pool: &BackendPool, listener: &TcpListener) -> std::net::TcpStream {
+        let mut connection = pool.connect(&TaskTracker::new()).await.unwrap();
+        let (mut app, _) = listener.accept().unwrap();
+        let request = Request::get("/").header("host", "a");
+        let sent = connection
+            .sender
+            .try_send_request(request.body(RequestBody::Empty).unwrap());
+        let answer = async {
+            tokio::task::yield_now().await;
+            let mut read = [0; 1024];
+            assert!(app.read(&mut read).unwrap() > 0);
+            app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .unwrap();
+        };
+        let (response, ()) = tokio::join!(sent, answer);
+        let body = response.ok().unwrap().into_body().collect().await;
+        assert_eq!(body.unwrap().to_bytes(), "ok");
+        connection.sender.ready().await.unwrap();
+        pool.give_back(connection);
+        app
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_something_came_is_not_used_again() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let pool = BackendPool::new(Backend {
+                    slot: Slot(0),
+                    endpoint: Endpoint::Tcp(listener.local_addr().unwrap()),
+                    life: 1,
+                    pid: 0,
+                });
+                drop(pooled(&pool, &listener).await);
+                assert!(pool.take_idle().is_none(), "it was closed");
+                let mut app = pooled(&pool, &listener).await;
+                // Nothing awaits in between, so hyper cannot have seen it.
+                app.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+                assert!(pool.take_idle().is_none(), "bytes came unasked");
+                let _app = pooled(&pool, &listener).await;
+                assert!(pool.take_idle().is_some());
+            })
+            .await;
     }
 }

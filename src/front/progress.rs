@@ -9,7 +9,11 @@ use super::patience::Patience;
 use crate::config::HttpConfig;
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// Also where nothing is held, an answer takes a moment.
+const HALF_CLOSED_MIN: Duration = Duration::from_secs(1);
 
 /// Which wait took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +264,7 @@ impl Progress {
         let half_closed = self
             .half_closed_since
             .get()
-            .map(|at| (at + http.hold, Expiry::HalfClosed));
+            .map(|at| (at + http.hold.max(HALF_CLOSED_MIN), Expiry::HalfClosed));
         let other = if self.responses_open.get() > 0 {
             self.deadline_in_flight(http)
         } else if let Some(since) = self.head_since.get() {

@@ -232,3 +232,38 @@ async fn a_full_lane_accepts_again_when_a_connection_ends() {
     assert_eq!(second.answer().await.status, 200);
     front.end().await;
 }
+
+#[tokio::test]
+async fn a_refusal_is_as_the_client_likes_it_and_says_nothing_of_the_request() {
+    let (port, mut front, _app) = world(http()).await;
+    front.serve(2, gapless::link::Target::Refuse).await;
+    let mut client = Client::connect(&port).await;
+    for (accept, media_type, part) in [
+        ("*/*", "text/plain; charset=utf-8", "the app is not running"),
+        ("text/html,*/*;q=0.8", "text/html; charset=utf-8", "<h1>503"),
+        (
+            "application/json",
+            "application/problem+json",
+            "{\"title\":",
+        ),
+    ] {
+        client
+            .send(&format!(
+                "GET /secret HTTP/1.1\r\nHost: secret\r\nAccept: {accept}\r\nX: secret\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.field("content-type"), Some(media_type));
+        assert_eq!(answer.field("retry-after"), Some("3"));
+        assert_eq!(answer.field("cache-control"), Some("no-store"));
+        assert!(answer.body.contains(part), "{}", answer.body);
+        assert!(!answer.body.contains("secret") && answer.body.len() < 200);
+    }
+    client.send("HEAD / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 3"));
+    // Had there been a body, it would stand before this answer.
+    assert_eq!(client.get("/").await.status, 503);
+    front.end().await;
+}

@@ -1,0 +1,166 @@
+use super::*;
+use proptest::prelude::*;
+
+fn verdict(bytes: &str) -> Verdict {
+    Guard::new().check(bytes.as_bytes())
+}
+
+fn fault(bytes: &str) -> Option<Fault> {
+    match verdict(bytes) {
+        Verdict::Fault(_, fault) => Some(fault),
+        Verdict::Pass | Verdict::Hold(_) => None,
+    }
+}
+
+fn with(fields: &str) -> Option<Fault> {
+    fault(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+}
+
+#[test]
+fn ordinary_requests_pass_also_in_a_row() {
+    let get = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+    let sized = "POST / HTTP/1.1\r\ncontent-length: \t5 \r\n\r\n\n\n#\n\n";
+    let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n\
+                   A;x=\"y\"\r\n0123456789\r\n5 ;z\r\n\r\n\r\n\n\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let all = format!("\r\n{get}{sized}\r\n{chunked}{get}{sized}");
+    assert_eq!(verdict(&all), Verdict::Pass);
+    assert_eq!(fault(&format!("{all}GET /\n")), Some(Fault::BareLineFeed));
+}
+
+#[test]
+fn there_is_one_way_to_say_where_a_request_ends() {
+    let length = Some(Fault::ContentLength);
+    for fields in [
+        "5",
+        "05, 5",
+        "5, 5",
+        "+5",
+        "-1",
+        "",
+        "0x5",
+        "5 5",
+        "5;",
+        "18446744073709551616",
+    ] {
+        let line = format!("Content-Length: {fields}\r\n");
+        let is_plain = fields == "5";
+        assert_eq!(with(&line).is_none(), is_plain, "{fields}");
+    }
+    assert_eq!(with("Content-Length: 5\r\nContent-Length: 5\r\n"), length);
+    assert_eq!(
+        with(&format!("Content-Length:{}5\r\n", " ".repeat(80))),
+        length
+    );
+    let encoding = Some(Fault::TransferEncoding);
+    for value in [
+        "identity",
+        "gzip, chunked",
+        "chunked, chunked",
+        "xchunked",
+        "chunked;q",
+        "",
+        "\"chunked\"",
+    ] {
+        assert_eq!(
+            with(&format!("Transfer-Encoding: {value}\r\n")),
+            encoding,
+            "{value}"
+        );
+    }
+    let chunked = "transfer-encoding: chunked\r\n";
+    assert_eq!(with(&format!("{chunked}{chunked}")), encoding);
+    let both = Some(Fault::LengthAndEncoding);
+    assert_eq!(with(&format!("{chunked}Content-Length: 5\r\n")), both);
+    assert_eq!(with(&format!("Content-Length: 0\r\n{chunked}")), both);
+}
+
+#[test]
+fn a_line_ends_with_both_and_is_never_folded() {
+    assert_eq!(with("X: y\n"), Some(Fault::BareLineFeed));
+    assert_eq!(fault("GET / HTTP/1.1\n"), Some(Fault::BareLineFeed));
+    assert_eq!(fault("\nGET / HTTP/1.1\r\n"), Some(Fault::BareLineFeed));
+    assert_eq!(with("X: y\r\n z\r\n"), Some(Fault::FoldedLine));
+    assert_eq!(fault("GET /a#b HTTP/1.1\r\n"), Some(Fault::Fragment));
+}
+
+#[test]
+fn a_chunk_has_one_form() {
+    let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for bad in [
+        "5\nhello\r\n",
+        "5\r\nhello\n",
+        "5\r\nhelloX",
+        "-1\r\n",
+        "+5\r\n",
+        "0x5\r\n",
+        "\r\n",
+        " 5\r\n",
+        "5 \r\n",
+        "5\r\r\n",
+        "5;a\nb\r\n",
+        "5;\0\r\n",
+        "ffffffffffffffff0\r\n",
+        "00000000000000005\r\n",
+        "5;a\rb\r\n",
+        "g\r\n",
+    ] {
+        assert_eq!(
+            fault(&format!("{head}{bad}")),
+            Some(Fault::Chunk),
+            "{bad:?}"
+        );
+    }
+    for bad in ["0\r\nX: y\n\r\n", "0\r\n\n"] {
+        assert_eq!(
+            fault(&format!("{head}{bad}")),
+            Some(Fault::BareLineFeed),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn what_follows_a_wish_to_upgrade_is_held_back() {
+    let head = "GET / HTTP/1.1\r\nUpgrade: echo\r\n\r\n";
+    assert_eq!(verdict(&format!("{head}\n\n")), Verdict::Hold(head.len()));
+    assert_eq!(
+        verdict("POST / HTTP/1.1\r\nUpgrade: e\r\nContent-Length: 1\r\n\r\nxGET"),
+        Verdict::Pass
+    );
+}
+
+#[test]
+fn nothing_of_the_bad_line_end_passes() {
+    let bytes = "GET / HTTP/1.1\r\nX: y\nZ: 1\r\n\r\n";
+    let at = bytes.find("\nZ").unwrap();
+    assert_eq!(verdict(bytes), Verdict::Fault(at, Fault::BareLineFeed));
+}
+
+proptest! {
+    #[test]
+    fn it_does_not_matter_in_which_pieces_bytes_come(
+        bytes in "(GET / HTTP/1.1\r\n|Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n|\r\n|\n|[0-3]\r\n|[a#; ]){0,12}",
+        cut in 0_usize..200,
+    ) {
+        let bytes = bytes.as_bytes();
+        let (one, two) = bytes.split_at(cut.min(bytes.len()));
+        let whole = Guard::new().check(bytes);
+        let mut guard = Guard::new();
+        let parts = match guard.check(one) {
+            Verdict::Pass => match guard.check(two) {
+                Verdict::Fault(at, fault) => Verdict::Fault(at + one.len(), fault),
+                held @ (Verdict::Pass | Verdict::Hold(_)) => held,
+            },
+            held @ (Verdict::Hold(_) | Verdict::Fault(..)) => held,
+        };
+        prop_assert_eq!(matches!(whole, Verdict::Pass), matches!(parts, Verdict::Pass));
+        if let (Verdict::Fault(_, whole), Verdict::Fault(_, parts)) = (whole, parts) {
+            prop_assert_eq!(whole, parts);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        Guard::new().check(&bytes);
+    }
+}

@@ -1,0 +1,274 @@
+use super::*;
+use hyper::Request;
+use proptest::prelude::*;
+
+fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn prepared(target: &str, fields: &[(&str, &str)]) -> Result<Parts, Refusal> {
+    let mut head = head("GET", target, fields);
+    prepare_request(&mut head, BodyKind::Empty).map(|_| head)
+}
+
+#[test]
+fn hop_by_hop_fields_do_not_travel() {
+    let head = prepared(
+        "/",
+        &[
+            ("host", "a"),
+            ("connection", "keep-alive, X-Private"),
+            ("x-private", "1"),
+            ("upgrade", "websocket"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("te", "gzip"),
+            ("accept", "text/html"),
+        ],
+    )
+    .unwrap();
+    let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "host"]);
+}
+
+#[test]
+fn a_wish_to_upgrade_travels_without_the_rest() {
+    let fields = [
+        ("host", "a"),
+        ("connection", "keep-alive, Upgrade, x-private"),
+        ("upgrade", "h2c, websocket"),
+        ("upgrade", "HTTP/2.0"),
+        ("x-private", "1"),
+        ("sec-websocket-key", "k"),
+    ];
+    let mut head = head("GET", "/", &fields);
+    let wish = prepare_request(&mut head, BodyKind::Empty);
+    assert_eq!(wish, Ok(Wish::Upgrade));
+    assert_eq!(head.headers[CONNECTION], "upgrade");
+    assert_eq!(head.headers[UPGRADE], "websocket");
+    assert!(head.headers.contains_key("sec-websocket-key"));
+    assert!(!head.headers.contains_key("x-private"));
+}
+
+#[test]
+fn no_upgrade_to_http_none_with_a_body_and_none_from_http_1_0() {
+    let wish = |protocol, body, version| {
+        let fields = [
+            ("host", "a"),
+            ("connection", "upgrade"),
+            ("upgrade", protocol),
+        ];
+        let mut head = head("GET", "/", &fields);
+        head.version = version;
+        let wish = prepare_request(&mut head, body).unwrap();
+        assert_eq!(head.headers.contains_key(UPGRADE), wish == Wish::Upgrade);
+        wish
+    };
+    let (empty, sized) = (BodyKind::Empty, BodyKind::Sized);
+    assert_eq!(wish("h2c", empty, Version::HTTP_11), Wish::Response);
+    assert_eq!(wish("echo", sized, Version::HTTP_11), Wish::Response);
+    assert_eq!(wish("echo", empty, Version::HTTP_10), Wish::Response);
+    assert_eq!(wish("echo", empty, Version::HTTP_11), Wish::Upgrade);
+}
+
+#[test]
+fn a_switch_keeps_what_it_switches_to() {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
+    headers.insert(KEEP_ALIVE, HeaderValue::from_static("1"));
+    assert_eq!(prepare_switch(&mut headers), Protocol::WebSocket);
+    assert_eq!(headers[UPGRADE], "WebSocket");
+    assert_eq!(headers.len(), 2);
+}
+
+#[test]
+fn te_trailers_travels_alone() {
+    let head = prepared(
+        "/",
+        &[
+            ("host", "a"),
+            ("connection", "te"),
+            ("te", "gzip, Trailers"),
+        ],
+    );
+    assert_eq!(head.unwrap().headers[TE], "trailers");
+}
+
+#[test]
+fn a_connection_field_cannot_take_away_the_host_or_who_asks() {
+    let head = prepared(
+        "/",
+        &[
+            ("host", "a"),
+            (
+                "connection",
+                "host, content-length, X-Forwarded-For, x-request-id",
+            ),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-request-id", "1"),
+        ],
+    );
+    let headers = head.unwrap().headers;
+    assert_eq!(headers[HOST], "a");
+    assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+    assert_eq!(headers["x-request-id"], "1");
+}
+
+#[test]
+fn a_request_needs_exactly_one_usable_host() {
+    assert_eq!(prepared("/", &[]).unwrap_err(), Refusal::BadHost);
+    let two = prepared("/", &[("host", "a"), ("host", "b")]);
+    assert_eq!(two.unwrap_err(), Refusal::BadHost);
+    assert_eq!(
+        prepared("/", &[("host", "a b")]).unwrap_err(),
+        Refusal::BadHost
+    );
+    assert_eq!(
+        prepared("/", &[("host", "a/x")]).unwrap_err(),
+        Refusal::BadHost
+    );
+    for host in [
+        "[::1]:80",
+        "[::1]",
+        "a",
+        "a:",
+        "a:80",
+        "",
+        "127.0.0.1:65535",
+        "a_b.c",
+    ] {
+        assert!(prepared("/", &[("host", host)]).is_ok(), "{host}");
+    }
+    for host in [
+        "a,b", "a:b", "a:80:80", "u@a", "a:65536", ":80", "[::1", "[]", "[::1]x", "[a b]", "a\\b",
+        "\"a\"",
+    ] {
+        assert!(prepared("/", &[("host", host)]).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn http_1_0_may_leave_the_host_out() {
+    let mut head = head("GET", "/", &[]);
+    head.version = Version::HTTP_10;
+    prepare_request(&mut head, BodyKind::Empty).unwrap();
+    assert_eq!(head.headers[HOST], "");
+    assert_eq!(head.version, Version::HTTP_11);
+}
+
+#[test]
+fn an_absolute_target_becomes_a_path_and_a_host() {
+    let head = prepared("http://example.org:81/a?b=1", &[("host", "other")]).unwrap();
+    assert_eq!(head.headers[HOST], "example.org:81");
+    assert_eq!(head.uri.to_string(), "/a?b=1");
+    let bare = prepared("http://example.org", &[("host", "x")]).unwrap();
+    assert_eq!(bare.uri.to_string(), "/");
+    for (target, why) in [
+        ("http://u:p@example.org/", Refusal::BadHost),
+        ("ftp://example.org/", Refusal::BadTarget),
+        ("example.org:80", Refusal::BadTarget),
+    ] {
+        let refused = prepared(target, &[("host", "other")]);
+        assert_eq!(refused.unwrap_err(), why, "{target}");
+    }
+    let no_host = prepared("http://example.org/", &[]);
+    assert_eq!(no_host.unwrap_err(), Refusal::BadHost);
+}
+
+#[test]
+fn the_asterisk_form_stays() {
+    let mut head = head("OPTIONS", "*", &[("host", "a")]);
+    prepare_request(&mut head, BodyKind::Empty).unwrap();
+    assert_eq!(head.uri.to_string(), "*");
+    let other = prepared("*", &[("host", "a")]);
+    assert_eq!(other.unwrap_err(), Refusal::BadTarget);
+}
+
+#[test]
+fn an_expectation_travels_only_when_somebody_waits() {
+    let expecting = |value, body, version| {
+        let mut head = head("POST", "/", &[("host", "a"), ("expect", value)]);
+        head.version = version;
+        prepare_request(&mut head, body).map(|_| head.headers.contains_key(EXPECT))
+    };
+    let (one, zero) = (Version::HTTP_11, Version::HTTP_10);
+    assert_eq!(expecting("100-Continue", BodyKind::Sized, one), Ok(true));
+    assert_eq!(expecting("100-continue", BodyKind::Empty, one), Ok(false));
+    assert_eq!(expecting("100-continue", BodyKind::Sized, zero), Ok(false));
+    let unknown = Err(Refusal::ExpectationUnknown);
+    assert_eq!(expecting("200-ok", BodyKind::Sized, one), unknown);
+    assert_eq!(expecting("200-ok", BodyKind::Sized, zero), Ok(false));
+}
+
+#[test]
+fn a_method_is_in_capitals_and_short() {
+    for method in ["get", "Head", "connect", &"M".repeat(33)] {
+        let mut head = head(method, "/", &[("host", "a")]);
+        let refused = prepare_request(&mut head, BodyKind::Empty);
+        assert_eq!(refused, Err(Refusal::BadMethod), "{method}");
+    }
+    let mut head = head("M-SEARCH", "/", &[("host", "a")]);
+    assert!(prepare_request(&mut head, BodyKind::Empty).is_ok());
+}
+
+#[test]
+fn an_answer_ends_where_it_says_or_is_none() {
+    let of = |method: Method, status: u16, fields: &[(&str, &str)]| {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        framing(&method, &response.body(()).unwrap())
+    };
+    let (length, chunked) = (("content-length", "5"), ("transfer-encoding", "Chunked"));
+    assert_eq!(of(Method::GET, 200, &[length]), Framing::Clear);
+    assert_eq!(of(Method::GET, 200, &[chunked]), Framing::Clear);
+    assert_eq!(of(Method::GET, 304, &[length]), Framing::Clear);
+    assert_eq!(of(Method::GET, 200, &[length, length]), Framing::Broken);
+    assert_eq!(of(Method::GET, 200, &[length, chunked]), Framing::Broken);
+    assert_eq!(of(Method::GET, 200, &[chunked, chunked]), Framing::Broken);
+    for odd in ["5, 5", "+5", "", "-1"] {
+        let answer = of(Method::HEAD, 200, &[("content-length", odd)]);
+        assert_eq!(answer, Framing::Broken, "{odd}");
+    }
+    let gzip = ("transfer-encoding", "gzip");
+    assert_eq!(of(Method::GET, 200, &[gzip]), Framing::Broken);
+    assert_eq!(of(Method::GET, 204, &[length]), Framing::Doubtful);
+    assert_eq!(of(Method::GET, 304, &[chunked]), Framing::Doubtful);
+    assert_eq!(of(Method::HEAD, 200, &[length]), Framing::Doubtful);
+}
+
+#[test]
+fn connect_is_refused() {
+    let mut head = head("CONNECT", "a:80", &[("host", "a:80")]);
+    let refused = prepare_request(&mut head, BodyKind::Empty);
+    assert_eq!(refused, Err(Refusal::ConnectUnsupported));
+}
+
+#[test]
+fn a_chunked_get_stays_chunked() {
+    let mut head = head(
+        "GET",
+        "/",
+        &[("host", "a"), ("transfer-encoding", "chunked")],
+    );
+    prepare_request(&mut head, BodyKind::Chunked).unwrap();
+    assert_eq!(head.headers[TRANSFER_ENCODING], "chunked");
+}
+
+proptest! {
+    #[test]
+    fn no_connection_field_makes_us_fail_or_lose_the_host(value in "[ -~]{0,40}") {
+        let head = prepared("/", &[("host", "a"), ("connection", &value)]).unwrap();
+        prop_assert_eq!(&head.headers[HOST], "a");
+        prop_assert!(!head.headers.contains_key(CONNECTION));
+        prop_assert!(!head.headers.contains_key(UPGRADE));
+    }
+}
