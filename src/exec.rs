@@ -27,6 +27,7 @@ pub const VERB: &str = "exec";
 const NAMES: &str = "--names";
 const CGROUP: &str = "--cgroup";
 const DIE_WITH: &str = "--die-with";
+const BORN_OF: &str = "--born-of";
 const END_OF_OPTIONS: &str = "--";
 
 /// What to do on the way to `command`.
@@ -39,6 +40,9 @@ pub struct Chain {
     pub cgroup: Option<PathBuf>,
     /// The process whose end must end the command (SIGKILL): the parent's pid.
     pub die_with: Option<u32>,
+    /// The parent's pid: a command whose parent is gone before it begins is not started. Nobody
+    /// could write it down.
+    pub born_of: Option<u32>,
     /// Program (looked up in the PATH of the environment it will run in) and arguments.
     pub command: Vec<OsString>,
 }
@@ -110,6 +114,9 @@ impl Chain {
         if let Some(parent) = self.die_with {
             option(DIE_WITH, parent.to_string().into());
         }
+        if let Some(parent) = self.born_of {
+            option(BORN_OF, parent.to_string().into());
+        }
         args.push(END_OF_OPTIONS.into());
         args.extend(self.command.iter().cloned());
         args
@@ -142,9 +149,13 @@ impl Chain {
         match option.to_str() {
             Some(NAMES) => self.fd_names = text()?.split(':').map(str::to_owned).collect(),
             Some(CGROUP) => self.cgroup = Some(PathBuf::from(value)),
-            Some(DIE_WITH) => {
+            Some(option @ (DIE_WITH | BORN_OF)) => {
                 let parent = text()?.parse().map_err(|_| wrong("not a pid"))?;
-                self.die_with = Some(parent);
+                if option == DIE_WITH {
+                    self.die_with = Some(parent);
+                } else {
+                    self.born_of = Some(parent);
+                }
             }
             Some(_) | None => {
                 return Err(ExecError::Arguments(format!(
@@ -201,13 +212,16 @@ impl Chain {
 
     /// PDEATHSIG follows the parent *thread*: the keeper spawns on its main thread only.
     fn follow_parent(&self, program: &OsStr) -> Result<(), ExecError> {
-        let Some(parent) = self.die_with else {
-            return Ok(());
-        };
-        if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        if self.die_with.is_some()
+            && let Err(error) = set_parent_process_death_signal(Some(Signal::KILL))
+        {
             say(&format!("cannot follow the parent: {error}, continuing"));
         }
-        // It may have died before the call, and then no signal comes.
+        // It may have died before the call, and then no signal comes. Asked after the control group
+        // was joined, so that who lives on is found there.
+        let Some(parent) = self.die_with.or(self.born_of) else {
+            return Ok(());
+        };
         let ours = getppid().map(Pid::as_raw_pid);
         if ours.and_then(|pid| u32::try_from(pid).ok()) == Some(parent) {
             return Ok(());
@@ -286,6 +300,7 @@ mod tests {
             fd_names: vec!["http".into(), "probe".into()],
             cgroup: Some("/sys/fs/cgroup/x/g7".into()),
             die_with: Some(77),
+            born_of: Some(77),
             command: vec!["node".into(), "--names".into(), "--".into()],
         }
     }

@@ -13,6 +13,8 @@
 
 #[path = "storms/crash_loop.rs"]
 mod crash_loop;
+#[path = "storms/messages.rs"]
+mod messages;
 #[path = "storms/overlaps.rs"]
 mod overlaps;
 mod world;
@@ -93,10 +95,10 @@ fn fifty_reloads_in_a_second_end_with_the_newest_and_lose_nothing() {
 
 #[test]
 fn reloads_faster_than_the_app_boots_end_with_the_newest_and_lose_nothing() {
-    let _alone = alone();
     let service = Service::probe(&version("v0"), QUICK, "");
     let load = service.load(&["--idle", "50"]);
-    let signals = if world::is_long() { 150 } else { 40 };
+    // Half a minute.
+    let signals = 150;
     storm(&service, &load, signals, Duration::from_millis(200), "2000");
     expect_newest_alone(&service, &format!("v{signals}"));
     load.finish().expect_nothing_lost().expect_nothing_closed();

@@ -3,6 +3,7 @@
 use super::crew::{Crew, RememberedCrew};
 use super::fronts::{Fronts, RememberedFront};
 use super::plan::{Moment, Plan};
+use super::reaper;
 use super::release::Release;
 use super::state::StateFile;
 use super::stored;
@@ -11,7 +12,8 @@ use crate::api::ReloadOutcome;
 use crate::causes::chain;
 use crate::config::HttpConfig;
 use crate::link::Cell;
-use crate::systemd::given::Given;
+use crate::systemd::given::{self, Given};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -92,15 +94,30 @@ impl Kept {
         self.things.remove(name)
     }
 
-    /// What nobody asked for belongs to nothing that runs: out of the store with it.
+    /// What nobody asked for belongs to nothing that is known: out of the store with it. A process
+    /// was started by a keeper that died before it could write it down; another is there by now, or
+    /// will be.
     pub fn forget_rest(self) {
-        for name in self.things.keys() {
+        for (name, fd) in &self.things {
+            if name.ends_with("-pidfd") {
+                end_stranger(fd);
+            }
             tracing::warn!(
                 fd.name = name,
                 "kept fd {name} belongs to nothing that runs, forgotten"
             );
             stored::forget(name);
         }
+    }
+}
+
+fn end_stranger(pidfd: &OwnedFd) {
+    let Some(pid) = given::pid_of_pidfd(pidfd) else {
+        return;
+    };
+    reaper::kill_session(pid);
+    if let Err(error) = reaper::signal(pidfd, Signal::KILL) {
+        tracing::warn!(pid, %error, "cannot end process {pid}, which no keeper remembers: {error}");
     }
 }
 

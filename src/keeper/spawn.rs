@@ -173,6 +173,7 @@ fn chain(what: &Spawn<'_>) -> Chain {
             Orphan::LivesOn => None,
             Orphan::Dies => Some(std::process::id()),
         },
+        born_of: Some(std::process::id()),
         command: what.command.clone(),
     }
 }

@@ -517,6 +517,11 @@ impl Service {
         self.heard(|heard| heard.messages.len())
     }
 
+    /// RUNTIME_DIRECTORY.
+    pub fn runtime_directory(&self) -> PathBuf {
+        runtime_directory(&self.scratch, &self.name)
+    }
+
     pub fn main_pid(&self) -> u32 {
         self.main.as_ref().expect("it was started").id()
     }
@@ -560,6 +565,11 @@ impl Service {
     /// SIGKILL to the main process as soon as it has sent so many messages.
     pub fn kill_at_message(&self, number: usize) {
         self.ear.heard.0.lock().unwrap().ends_at = Some(number);
+    }
+
+    /// Not any more.
+    pub fn let_live(&self) {
+        self.ear.heard.0.lock().unwrap().ends_at = None;
     }
 
     /// What the fd store has under this name.

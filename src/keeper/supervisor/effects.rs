@@ -262,6 +262,9 @@ impl Keeper {
             tracing::error!(error = %chain(&error), "no new front, trying again: {}", chain(&error));
             self.delay_front();
         }
+        // Not at the end of the turn: clients are with it from now on, and a keeper that dies while
+        // it starts workers must leave it to the next.
+        self.save_state();
         self.is_dirty = true;
     }
 
