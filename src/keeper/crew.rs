@@ -160,13 +160,14 @@ impl Crew {
         true
     }
 
-    /// How well the worker is, with what was just found. None when that life is over.
+    /// How well the worker is, with what was just found. None when that is no news, or that life is
+    /// over.
     pub fn felt(&mut self, life: WorkerLife, felt: &Felt) -> Option<Pulse> {
-        let pulse = self.worker_mut(life)?.felt(felt);
+        let pulse = self.worker_mut(life)?.felt(felt)?;
         let (id, slot, fails) = (self.id, life.slot, self.release.health.fails);
         match felt {
             Felt::Silent => {
-                tracing::warn!(generation = %id, worker = %slot, why = "silent", "{id} {slot} sent no WATCHDOG=1 in time, replacing it");
+                tracing::warn!(generation = %id, worker = %slot, why = "silent", "{id} {slot} sent no WATCHDOG=1 in time, or says that it hangs, replacing it");
             }
             Felt::Health(Pulse::Unwell { .. }, Some(seen)) => {
                 tracing::warn!(generation = %id, worker = %slot, why = %seen, "{id} {slot} failed {fails} health checks in a row, replacing it: {seen}");

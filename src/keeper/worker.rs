@@ -390,18 +390,26 @@ impl Worker {
         }
     }
 
-    /// What was found of how it is, and all that is known together.
-    pub fn felt(&mut self, felt: &Felt) -> Pulse {
-        match felt {
-            Felt::Health(pulse, _) => self.health = *pulse,
-            Felt::Silent => self.is_silent = true,
-            Felt::SpeaksAgain => self.is_silent = false,
-        }
+    fn pulse(&self) -> Pulse {
         if self.is_silent {
             Pulse::Silent
         } else {
             self.health
         }
+    }
+
+    /// Takes in what was found of how it is; all that is known together, if that is news.
+    pub fn felt(&mut self, felt: &Felt) -> Option<Pulse> {
+        let before = self.pulse();
+        match felt {
+            Felt::Health(pulse, _) => self.health = *pulse,
+            Felt::Silent => self.is_silent = true,
+            Felt::SpeaksAgain => self.is_silent = false,
+        }
+        // An app may say WATCHDOG=trigger a thousand times; and what was well for an earlier keeper
+        // may not be for this one, or the other way round.
+        let is_news = self.pulse() != before || matches!(felt, Felt::Health(..));
+        is_news.then(|| self.pulse())
     }
 
     /// To the worker alone.

@@ -75,7 +75,7 @@ fn die_at(message: usize) {
 fn a_keeper_that_dies_at_any_message_of_its_start_is_followed_by_one_that_serves() {
     let next = std::sync::atomic::AtomicUsize::new(1);
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..5 {
             scope.spawn(|| {
                 loop {
                     let message = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -171,7 +171,7 @@ impl Scene {
 
 /// Moments of what takes a boot and a settle, and a bit.
 fn points() -> Vec<Duration> {
-    let short: &[u64] = &[5, 150, 300, 400];
+    let short: &[u64] = &[5, 150, 330];
     let long: &[u64] = &[5, 50, 100, 150, 200, 250, 280, 310, 340, 370, 400, 450, 600];
     let points = if is_long() { long } else { short };
     points.iter().copied().map(Duration::from_millis).collect()
@@ -197,7 +197,7 @@ fn play(first: Deed, point: Duration, second: Deed) {
 fn play_all(plays: &[(Deed, Duration, Deed)]) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..6 {
             scope.spawn(|| {
                 while let Some((first, point, second)) =
                     plays.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))

@@ -124,6 +124,14 @@ impl Generation {
         self.slots.iter().filter(is_well).count()
     }
 
+    /// Why a worker is started in this place of the live generation: the one before died, or is
+    /// `unhealthy` or `silent`. For metrics.
+    pub fn respawn_reason(&self, slot: Slot) -> &'static str {
+        let hung = self.slot(self.twin(slot)).and_then(SlotState::pulse);
+        hung.filter(|pulse| pulse.is_hung())
+            .map_or("died", Pulse::word)
+    }
+
     /// The worker in this place is meant to end.
     pub fn is_ending(&self, slot: Slot) -> bool {
         let is_leaving = |state: &SlotState| matches!(state, SlotState::Leaving { .. });

@@ -118,9 +118,11 @@ impl Keeper {
         let Some(crew) = self.crews.get_mut(&id) else {
             return;
         };
-        let is_live = |generation: &Generation| generation.phase == Phase::Live;
-        if self.plan.generation(id).is_some_and(is_live) {
+        let is_live = |generation: &&Generation| generation.phase == Phase::Live;
+        if let Some(live) = self.plan.generation(id).filter(is_live) {
             self.fronts.totals.respawns += 1;
+            let why = live.respawn_reason(slot);
+            tracing::debug!(generation = %id, worker = %slot, why, "{id} {slot} is respawned: {why}");
         }
         if let Err(error) = crew.start(slot, &self.yard, now()) {
             if crew.is_repeating {
