@@ -9,6 +9,7 @@ mod accept;
 mod addresses;
 mod body;
 mod connection;
+mod descriptors;
 mod exchange;
 mod forwarded;
 #[cfg(fuzzing)]
@@ -82,7 +83,7 @@ pub enum FrontError {
 ///
 /// # Errors
 /// When the front cannot start, or a lane is gone. What the network does is never an error here.
-pub fn run(fds: FrontFds, settings: FrontSettings) -> Result<(), FrontError> {
+pub fn run(fds: FrontFds, mut settings: FrontSettings) -> Result<(), FrontError> {
     let FrontFds {
         link,
         listeners,
@@ -91,6 +92,7 @@ pub fn run(fds: FrontFds, settings: FrontSettings) -> Result<(), FrontError> {
     if probes.is_empty() {
         return Err(FrontError::NoLane);
     }
+    descriptors::fit(&mut settings.http, probes.len());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -15,9 +15,13 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Another process may have given up what was short; nobody tells us when.
 const SHORTAGE_DELAY: Duration = Duration::from_millis(100);
+
+/// Between two lines of the log about it.
+const SHORTAGE_NEWS: Duration = Duration::from_mins(1);
 
 /// So many in a row, then the other tasks of the lane; and the other lanes get their share of a
 /// burst.
@@ -79,10 +83,7 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
             drop(tokio::time::timeout(SPARE_AFTER, room).await);
         }
         match listener.accept().await {
-            Ok(socket) => {
-                shortage.is_over();
-                connection::serve_accepted(&lane, socket);
-            }
+            Ok(socket) => connection::serve_accepted(&lane, socket),
             Err(error) => shortage.wait(&lane, &error).await,
         }
         in_a_row += 1;
@@ -103,23 +104,21 @@ async fn accept_probes(lane: Rc<Lane>, listener: Listener) {
     }
 }
 
-/// Logged when it begins, not at every try.
+/// Logged now and then, not at every try: in a shortage each connection that ends lets one more
+/// come in, and the next is short again.
 #[derive(Debug, Default)]
 struct Shortage {
-    is_logged: bool,
+    logged: Option<Instant>,
 }
 
 impl Shortage {
-    fn is_over(&mut self) {
-        self.is_logged = false;
-    }
-
     async fn wait(&mut self, lane: &Lane, error: &io::Error) {
         if concerns_one_connection(error) {
             return;
         }
-        if !self.is_logged {
-            self.is_logged = true;
+        let is_news = |at: Instant| at.elapsed() >= SHORTAGE_NEWS;
+        if self.logged.is_none_or(is_news) {
+            self.logged = Some(Instant::now());
             tracing::warn!(%error, retry = ?SHORTAGE_DELAY, "cannot accept connections, trying on: {error}");
         }
         drop(tokio::time::timeout(SHORTAGE_DELAY, lane.room().notified()).await);
