@@ -156,6 +156,13 @@ pub enum Verdict {
     Stopping,
 }
 
+/// Answer to `POST /log-level/LEVEL`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelInUse {
+    /// As RUST_LOG.
+    pub level: String,
+}
+
 /// Answer to `POST /release`: everything is written down, the keeper waits to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {

@@ -12,6 +12,7 @@ mod exit;
 mod front;
 mod handover;
 mod instance;
+mod log_level;
 mod output;
 mod reload;
 mod run;
@@ -20,7 +21,8 @@ mod status;
 mod sweep;
 
 pub use arguments::{
-    CheckArgs, Cli, Command, HandoverArgs, ReloadArgs, RunArgs, ServeArgs, StatusArgs, SweepArgs,
+    CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs, ServeArgs,
+    StatusArgs, SweepArgs,
 };
 pub use client::ClientError;
 pub use exit::Exit;
@@ -154,6 +156,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Reload(args) => reload::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::LogLevel(args) => log_level::run(&args),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

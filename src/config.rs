@@ -4,9 +4,11 @@
 //! This module never looks at the environment of the process and never starts anything: what a key
 //! means must be the same for `gapless check` as for the service.
 
+mod access;
 mod defaults;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod level;
 mod load;
 mod meant;
 mod problem;
@@ -14,6 +16,8 @@ mod program;
 mod quantity;
 mod written;
 
+pub use access::{AccessConfig, AccessFormat, AccessWanted};
+pub use level::{LevelError, parse_level};
 pub use load::{ConfigSource, Overrides, load};
 pub use problem::{ConfigError, Look, Place, Problem};
 pub use quantity::{AsDuration, AsSize, QuantityError, parse_duration, parse_size};
@@ -184,4 +188,7 @@ pub struct LogConfig {
     pub level: String,
     /// Lines a second and worker that are passed on; the rest is counted and dropped.
     pub app_lines_per_second_max: u32,
+    /// Which requests are logged, and how. Fronts are born with it.
+    #[serde(default)]
+    pub access: AccessConfig,
 }

@@ -6,6 +6,7 @@
 //! it was told that no next keeper can come.
 
 mod accept;
+mod access;
 mod addresses;
 mod body;
 mod connection;
@@ -33,6 +34,7 @@ mod tally;
 mod tunnel;
 
 use crate::link::FrontSettings;
+use crate::systemd::journal::Level;
 use hub::Hub;
 use lane::LaneThread;
 use std::io;
@@ -63,6 +65,9 @@ pub enum FrontError {
     /// Threads, epoll or signals.
     #[error("cannot start the runtime of the front")]
     Runtime(#[source] io::Error),
+    /// No thread for lines on stdout.
+    #[error("cannot start the thread of the access log; check TasksMax= of the service")]
+    AccessLog(#[source] io::Error),
     /// The link is no socket that can be polled.
     #[error("cannot use the link to the keeper")]
     Link(#[source] io::Error),
@@ -79,11 +84,16 @@ pub enum FrontError {
     LaneEnded(usize),
 }
 
-/// Serves until the keeper ends it. Called on the main thread, outside any runtime.
+/// Serves until the keeper ends it. Called on the main thread, outside any runtime. `log`: what the
+/// keeper may change the level of, unless the log is somebody else's.
 ///
 /// # Errors
 /// When the front cannot start, or a lane is gone. What the network does is never an error here.
-pub fn run(fds: FrontFds, mut settings: FrontSettings) -> Result<(), FrontError> {
+pub fn run(
+    fds: FrontFds,
+    mut settings: FrontSettings,
+    log: Option<Level>,
+) -> Result<(), FrontError> {
     let FrontFds {
         link,
         listeners,
@@ -97,14 +107,21 @@ pub fn run(fds: FrontFds, mut settings: FrontSettings) -> Result<(), FrontError>
         .enable_all()
         .build()
         .map_err(FrontError::Runtime)?;
-    runtime.block_on(async {
+    let (stdout, writer) = access::lines_for(settings.access)
+        .map_err(FrontError::AccessLog)?
+        .unzip();
+    let served = runtime.block_on(async {
         ignore_signals().map_err(FrontError::Runtime)?;
         let (events, events_received) = mpsc::channel(EVENTS_MAX);
-        let lanes = LaneThread::start_all(&settings, &listeners, probes, &events)?;
-        drop(listeners);
-        let hub = Hub::new(link, lanes, events, events_received, settings)?;
+        let lanes = LaneThread::start_all(&settings, &listeners, probes, stdout.as_ref(), &events)?;
+        drop((listeners, stdout));
+        let hub = Hub::new(link, lanes, (events, events_received), settings, log)?;
         hub.run().await
-    })
+    });
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    served
 }
 
 /// The keeper speaks over the link. A terminal sends SIGINT to the whole process group, and what

@@ -62,6 +62,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Check a configuration before it hurts
     Check(CheckArgs),
+    /// Log more, or less, from now until the next reload
+    LogLevel(LogLevelArgs),
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
@@ -180,6 +182,23 @@ pub struct CheckArgs {
     /// Configuration to check
     #[arg(value_name = "FILE", default_value = "/etc/gapless/gapless.toml")]
     pub file: PathBuf,
+}
+
+/// `gapless log-level`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Holds until the next reload or restart, which read [log] level again. Nothing is restarted.
+
+Examples:
+  sudo gapless log-level debug
+  sudo gapless log-level info,gapless::front=debug shop")]
+pub struct LogLevelArgs {
+    /// off, error, warn, info, debug, trace, or a list with parts: info,gapless::front=debug
+    #[arg(value_name = "LEVEL", value_parser = crate::config::parse_level)]
+    pub level: String,
+    /// The instance; gapless, or the only one that runs in the foreground
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
 }
 
 /// `gapless handover`

@@ -161,6 +161,9 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
             duration(Duration::from_secs(http.retry_after_seconds.into())),
         ),
         ("[log] level", log.level.clone()),
+        ("[log] access", log.access.wanted.to_string()),
+        ("[log] access_query", log.access.has_query.to_string()),
+        ("[log] access_format", log.access.format.to_string()),
         (
             "[log] app_lines_per_second_max",
             log.app_lines_per_second_max.to_string(),

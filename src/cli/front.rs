@@ -24,7 +24,7 @@ pub(super) fn run() -> Result<Exit, CliError> {
             what: "read the settings of a front",
             source: io::Error::from(error),
         })?;
-    journal::init(&settings.log_level, &settings.name)?;
+    let level = journal::init(&settings.log_level, &settings.name)?;
     spawn::harden_self().map_err(|source| CliError::Internal {
         what: "make a front unreadable",
         source,
@@ -34,7 +34,7 @@ pub(super) fn run() -> Result<Exit, CliError> {
         listeners: fds.listeners,
         probes: fds.probes,
     };
-    front::run(fds, settings)?;
+    front::run(fds, settings, Some(level))?;
     Ok(Exit::Done)
 }
 

@@ -21,7 +21,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         path: runtime_directory.clone(),
         source,
     })?;
-    journal::init(&config.log.level, args.name.as_str())?;
+    let level = journal::init(&config.log.level, args.name.as_str())?;
     keeper::run(Options {
         name: args.name.to_string(),
         source,
@@ -31,6 +31,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         },
         runtime_directory,
         state_directory: None,
+        level,
     })?;
     Ok(Exit::Done)
 }

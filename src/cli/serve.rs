@@ -15,7 +15,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     );
     let runtime_directory =
         directory("RUNTIME_DIRECTORY").map_or_else(|| system_directory(&args.name), PathBuf::from);
-    journal::init("info", args.name.as_str())?;
+    let level = journal::init("info", args.name.as_str())?;
     keeper::run(Options {
         name: args.name.to_string(),
         source: ConfigSource {
@@ -25,6 +25,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         mode: Mode::Systemd,
         runtime_directory,
         state_directory: directory("STATE_DIRECTORY").map(PathBuf::from),
+        level,
     })?;
     Ok(Exit::Done)
 }

@@ -1,6 +1,9 @@
 //! What holds when nothing is written.
 
-use super::{AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig};
+use super::{
+    AccessConfig, AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol,
+    RestartConfig,
+};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -107,6 +110,7 @@ impl Default for LogConfig {
         Self {
             level: "info".to_owned(),
             app_lines_per_second_max: 10_000,
+            access: AccessConfig::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Goes on after every problem, with the default in its place, so that all problems are found at once.
 
+use super::level::{CHOICES, parse_level};
 use super::problem::{Place, Problem};
 use super::program;
 use super::quantity::{AsDuration, AsSize};
@@ -9,8 +10,8 @@ use super::written::{
     AppWritten, HealthWritten, HttpWritten, Key, LogWritten, Maybe, Placed, RestartWritten, Written,
 };
 use super::{
-    AppConfig, Config, ConfigSource, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol,
-    RestartConfig,
+    AccessConfig, AccessFormat, AccessWanted, AppConfig, Config, ConfigSource, HealthConfig,
+    HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -473,7 +473,18 @@ impl Meaning<'_> {
 
     fn log(&mut self, log: LogWritten) -> LogConfig {
         let default = LogConfig::default();
+        let wanted = log.access.and_then(|placed| self.access_wanted(&placed));
+        let format = log
+            .access_format
+            .and_then(|placed| self.access_format(&placed));
         LogConfig {
+            access: AccessConfig {
+                wanted: wanted.unwrap_or(default.access.wanted),
+                has_query: log
+                    .access_query
+                    .map_or(default.access.has_query, |it| it.value),
+                format: format.unwrap_or(default.access.format),
+            },
             level: self.level(log.level).unwrap_or(default.level),
             app_lines_per_second_max: self.number(
                 log.app_lines_per_second_max,
@@ -483,31 +494,39 @@ impl Meaning<'_> {
         }
     }
 
-    /// A level, or directives as in RUST_LOG. `EnvFilter` takes any single word for the name of a
-    /// module at level trace, so `level = "inof"` would log everything of nothing.
+    fn access_wanted(&mut self, placed: &Placed<String>) -> Option<AccessWanted> {
+        let wanted = AccessWanted::parse(&placed.value);
+        if wanted.is_none() {
+            let message = format!("{} = {:?} is none of its choices", placed.key, placed.value);
+            let remedy = "write \"off\", \"errors\", \"all\", or the share of the requests that \
+                          is logged, with up to four decimals: \"1%\", \"0.5%\"";
+            self.report(placed, message, None, remedy.to_owned());
+        }
+        wanted
+    }
+
+    fn access_format(&mut self, placed: &Placed<String>) -> Option<AccessFormat> {
+        let format = AccessFormat::parse(&placed.value);
+        if format.is_none() {
+            let message = format!("{} = {:?} is none of its choices", placed.key, placed.value);
+            let remedy = "write \"common\", \"combined\" or \"json\"";
+            self.report(placed, message, None, remedy.to_owned());
+        }
+        format
+    }
+
     fn level(&mut self, written: Maybe<String>) -> Option<String> {
-        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let placed = written?;
-        let parts = placed.value.split(',').map(str::trim);
-        let odd = parts
-            .clone()
-            .find(|part| !part.contains('=') && !LEVELS.contains(part));
-        let why = match odd {
-            Some(odd) => format!("{odd:?} is no level"),
-            None => match EnvFilter::builder().parse(&placed.value) {
-                Ok(_) => return Some(placed.value),
-                Err(error) => error.to_string(),
-            },
+        let error = match parse_level(&placed.value) {
+            Ok(level) => return Some(level),
+            Err(error) => error,
         };
-        let close = |level: &&&str| strsim::damerau_levenshtein(odd.unwrap_or(""), level) <= 2;
-        let hint = LEVELS
-            .iter()
-            .find(close)
+        let hint = error
+            .proposal()
             .map(|level| format!("did you mean \"{level}\"?"));
-        let message = format!("{} = {:?}: {why}", placed.key, placed.value);
-        let remedy = "write off, error, warn, info, debug or trace; parts can differ: level = \
-                      \"info,gapless::front=debug\"";
-        self.report(&placed, message, hint, remedy.to_owned());
+        let message = format!("{} = {:?}: {}", placed.key, placed.value, error.why());
+        let remedy = format!("{CHOICES}: level = \"info,gapless::front=debug\"");
+        self.report(&placed, message, hint, remedy);
         None
     }
 }

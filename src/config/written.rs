@@ -119,6 +119,9 @@ pub struct HttpWritten {
 #[derive(Debug)]
 pub struct LogWritten {
     pub level: Maybe<String>,
+    pub access: Maybe<String>,
+    pub access_query: Maybe<bool>,
+    pub access_format: Maybe<String>,
     pub app_lines_per_second_max: Maybe<i64>,
 }
 
@@ -254,6 +257,9 @@ impl LogWritten {
     fn read(section: &mut Section<'_, '_>) -> Self {
         Self {
             level: section.text("level", r#"level = "info""#),
+            access: section.text("access", r#"access = "errors""#),
+            access_query: section.claim("access_query", "access_query = true"),
+            access_format: section.text("access_format", r#"access_format = "json""#),
             app_lines_per_second_max: section.number(
                 "app_lines_per_second_max",
                 "app_lines_per_second_max = 10000",

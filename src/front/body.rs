@@ -176,9 +176,9 @@ impl Upload {
 
     fn weigh(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let left = u64::try_from(bytes)
-            .ok()
-            .and_then(|bytes| self.bytes_left.checked_sub(bytes));
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.progress.uploaded(bytes);
+        let left = self.bytes_left.checked_sub(bytes);
         let Some(left) = left else {
             self.fault.set(UploadFault::TooLarge);
             return Err(BodyError::TooLarge);
@@ -221,11 +221,7 @@ impl OwnBody {
 /// The response body on its way to the client. Holds its request's account until it ends.
 pub(super) enum ResponseBody {
     /// Written by gapless; the exchange is counted when this is dropped.
-    Own(
-        OwnBody,
-        #[expect(dead_code, reason = "its drop closes the account when the body ends")]
-        Option<Exchange>,
-    ),
+    Own(OwnBody, Option<Exchange>),
     /// From the app.
     App(Box<Download>),
 }
@@ -273,6 +269,7 @@ impl Download {
             }
             Some(Ok(frame)) => {
                 self.is_over = frame.is_trailers();
+                self.exchange.passed(frame.data_ref().map_or(0, Bytes::len));
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -305,7 +302,12 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Own(body, _) => Poll::Ready(body.0.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Own(body, exchange) => Poll::Ready(body.0.take().map(|bytes| {
+                if let Some(exchange) = exchange {
+                    exchange.passed(bytes.len());
+                }
+                Ok(Frame::data(bytes))
+            })),
             Self::App(download) => download.poll_frame(cx),
         }
     }

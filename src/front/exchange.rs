@@ -1,6 +1,8 @@
 //! The account of one request: opened when its head is whole, closed by drop, whatever happens.
 
+use super::access::Account;
 use super::lane::Lane;
+use super::live::Lease;
 use super::progress::Progress;
 use super::refusal::Refusal;
 use super::tally;
@@ -13,6 +15,7 @@ enum Outcome {
     /// The client left, or nothing else was said.
     Unfinished,
     Whole,
+    Refused,
     Lost(&'static str),
 }
 
@@ -24,6 +27,8 @@ pub(super) struct Exchange {
     started: Instant,
     status: Option<StatusCode>,
     outcome: Outcome,
+    /// For the access log, if there is one.
+    account: Option<Box<Account>>,
 }
 
 impl Exchange {
@@ -37,7 +42,40 @@ impl Exchange {
             started: Instant::now(),
             status: None,
             outcome: Outcome::Unfinished,
+            account: None,
         }
+    }
+
+    /// Who asks for what.
+    pub(super) fn describe(&mut self, account: Option<Box<Account>>) {
+        self.account = account;
+    }
+
+    /// It waits for a live generation, perhaps not for the first time.
+    pub(super) fn is_held(&mut self, now: Instant) {
+        if let Some(account) = &mut self.account {
+            account.is_held(now);
+        }
+    }
+
+    /// It goes there, perhaps not for the first time.
+    pub(super) fn is_served_by(&mut self, lease: &Lease) {
+        if let Some(account) = &mut self.account {
+            account.is_served_by(lease.generation(), lease.pool().backend().slot);
+        }
+    }
+
+    /// So much of the response body passed.
+    pub(super) fn passed(&mut self, bytes: usize) {
+        if let Some(account) = &mut self.account {
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            account.response_bytes = account.response_bytes.saturating_add(bytes);
+        }
+    }
+
+    /// The rest is the tunnel's.
+    pub(super) fn becomes_a_tunnel(&mut self) -> Option<Box<Account>> {
+        self.account.take()
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -46,12 +84,21 @@ impl Exchange {
 
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        if let Some(account) = &mut self.account {
+            account.answered(status);
+        }
     }
 
     /// Our own answer; it is counted as soon as it is decided, and it is always whole.
     pub(super) fn refused(&mut self, refusal: Refusal) {
-        self.status = Some(refusal.status());
-        self.outcome = Outcome::Whole;
+        self.answered(refusal.status());
+        self.outcome = Outcome::Refused;
+        if let Some(account) = &mut self.account {
+            account.outcome = refusal.cause();
+            if let Some(cause) = refusal.lost() {
+                account.failed(cause);
+            }
+        }
         let mut counters = self.lane.counters();
         tally::count(&mut counters.refusals, refusal.cause());
         if let Some(cause) = refusal.lost() {
@@ -81,11 +128,19 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
+        if let Some(account) = &mut self.account {
+            account.request_bytes = self.progress.upload_bytes();
+            match self.outcome {
+                Outcome::Whole => account.outcome = "whole",
+                Outcome::Lost(cause) => account.failed(cause),
+                Outcome::Unfinished | Outcome::Refused => {}
+            }
+        }
         self.progress.response_ends(now);
         self.lane.request_ends();
         let mut counters = self.lane.counters();
         match (self.outcome, self.status) {
-            (Outcome::Whole, Some(status)) => {
+            (Outcome::Whole | Outcome::Refused, Some(status)) => {
                 let took = now.duration_since(self.started);
                 tally::finished(&mut counters, status.as_u16(), took);
             }
@@ -97,7 +152,7 @@ impl Drop for Exchange {
                     tally::finished(&mut counters, status.as_u16(), took);
                 }
             }
-            (Outcome::Whole | Outcome::Unfinished, _) => {}
+            (Outcome::Whole | Outcome::Refused | Outcome::Unfinished, _) => {}
         }
     }
 }

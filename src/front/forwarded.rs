@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -67,6 +67,18 @@ impl Origin {
                     IpAddr::V4(ip) => ip.to_string(),
                     IpAddr::V6(ip) => format!("\"[{ip}]\""),
                 },
+            },
+        }
+    }
+
+    /// What tells who the client is. Cheap unless a proxy says something.
+    pub(super) fn claim(&self, headers: &HeaderMap) -> Claim {
+        Claim {
+            peer: self.address.clone(),
+            said: if self.is_trusted {
+                joined(headers, &FOR)
+            } else {
+                None
             },
         }
     }
@@ -154,6 +166,45 @@ impl Origin {
         headers.insert(REQUEST_ID, id.clone());
         id
     }
+}
+
+/// Who the client of a request is, as far as its proxies are believed.
+#[derive(Debug)]
+pub(super) struct Claim {
+    peer: Option<HeaderValue>,
+    /// X-Forwarded-For, of a trusted peer.
+    said: Option<Vec<u8>>,
+}
+
+impl Claim {
+    /// The nearest address that is not a trusted proxy's; the farthest where all are. None for a
+    /// unix peer that says nothing.
+    pub(super) fn client(&self, trusted: &[IpNet]) -> Option<String> {
+        let peer = || Some(self.peer.as_ref()?.to_str().ok()?.to_owned());
+        let Some(said) = self
+            .said
+            .as_deref()
+            .and_then(|it| std::str::from_utf8(it).ok())
+        else {
+            return peer();
+        };
+        let mut nearest = None;
+        // What stands left of something odd was not written by the proxy that we trust.
+        for address in said.rsplit(',').map_while(|node| address_in(node.trim())) {
+            nearest = Some(address.to_string());
+            if !trusted.iter().any(|network| network.contains(&address)) {
+                break;
+            }
+        }
+        nearest.or_else(peer)
+    }
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`
+fn address_in(node: &str) -> Option<IpAddr> {
+    let bare = node.trim_start_matches('[').trim_end_matches(']');
+    let with_port = || node.parse::<SocketAddr>().ok().map(|it| it.ip());
+    bare.parse().ok().or_else(with_port)
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {

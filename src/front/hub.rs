@@ -14,6 +14,7 @@ use crate::link::seqpacket::Seqpacket;
 use crate::link::{
     Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
 };
+use crate::systemd::journal::Level;
 use rustix::io::Errno;
 use states::{States, superseded};
 use std::collections::VecDeque;
@@ -73,15 +74,17 @@ pub(super) struct Hub {
     turn: usize,
     tick: Interval,
     settings: FrontSettings,
+    /// Of what this process logs.
+    log: Option<Level>,
 }
 
 impl Hub {
     pub(super) fn new(
         link: OwnedFd,
         lanes: Vec<LaneThread>,
-        events: mpsc::Sender<Event>,
-        events_received: mpsc::Receiver<Event>,
+        (events, events_received): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
         settings: FrontSettings,
+        log: Option<Level>,
     ) -> Result<Self, FrontError> {
         let mut tick = tokio::time::interval(REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,6 +108,7 @@ impl Hub {
             turn: 0,
             tick,
             settings,
+            log,
         })
     }
 
@@ -176,9 +180,18 @@ impl Hub {
             ToFront::Inherit => self.inherit(fds),
             ToFront::Retire => self.retire(fds).await,
             ToFront::Drain => self.become_mode(Mode::Draining).await,
+            ToFront::LogLevel(level) => self.use_level(&level),
             ToFront::End => return ControlFlow::Break("the keeper says so"),
         }
         ControlFlow::Continue(())
+    }
+
+    fn use_level(&self, level: &str) {
+        if let Some(log) = &self.log
+            && let Err(error) = log.set(level)
+        {
+            tracing::error!(level, %error, "log level not changed: {error}");
+        }
     }
 
     async fn serve(&mut self, cell: CellOrder) {

@@ -7,6 +7,7 @@ mod thread;
 
 pub(super) use thread::LaneThread;
 
+use super::access::{AccessLog, Lines};
 use super::addresses::Addresses;
 use super::connection;
 use super::forwarded::RequestIds;
@@ -17,6 +18,7 @@ use super::tally;
 use crate::config::HttpConfig;
 use crate::id::GenerationId;
 use crate::link::{Cell as CellOrder, Counters, FrontSettings, Report};
+use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -90,6 +92,7 @@ pub(super) struct LaneState {
 pub(super) struct Lane {
     number: usize,
     http: HttpConfig,
+    access: AccessLog,
     connections_max: u64,
     addresses: Arc<Addresses>,
     held_max: u64,
@@ -121,7 +124,7 @@ impl Lane {
         number: usize,
         lanes: usize,
         settings: &FrontSettings,
-        addresses: Arc<Addresses>,
+        (addresses, stdout): (Arc<Addresses>, Option<Lines>),
         events: mpsc::Sender<Event>,
     ) -> Rc<Self> {
         let news = Rc::new(Notify::new());
@@ -133,6 +136,7 @@ impl Lane {
             addresses,
             held_max: u64::from(http.held_max).div_ceil(lanes),
             http,
+            access: AccessLog::new(settings.access, stdout, &settings.name),
             live: Live::new(number, Rc::clone(&news)),
             counters: RefCell::new(tally::fresh()),
             mode: Cell::new(Mode::Serving),
@@ -155,6 +159,10 @@ impl Lane {
 
     pub(super) fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    pub(super) fn access(&self) -> &AccessLog {
+        &self.access
     }
 
     pub(super) fn live(&self) -> &Rc<Live> {
@@ -324,7 +332,7 @@ impl Lane {
     fn cut(&self, generation: GenerationId) {
         let leases = self.live.cut(generation);
         if leases > 0 {
-            tracing::warn!(%generation, leases, lane = self.number, why = "drain limit passed", "{generation}: {leases} requests cut, they ran past the drain limit");
+            tracing::warn!(name: message_id::CUT.name, %generation, leases, lane = self.number, why = "drain limit passed", "{generation}: {leases} requests cut, they ran past the drain limit");
         }
         self.wake_all();
     }
@@ -349,7 +357,10 @@ impl Lane {
                 tunnels: u64::try_from(self.tunnels.borrow().len()).unwrap_or(u64::MAX),
                 held: self.held.get(),
                 in_flight: self.in_flight.get(),
-                counters: self.counters.borrow().clone(),
+                counters: Counters {
+                    access_dropped: self.access.dropped(),
+                    ..self.counters.borrow().clone()
+                },
             },
         }
     }

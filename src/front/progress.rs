@@ -54,6 +54,8 @@ pub(super) struct Progress {
     responses_open: Cell<u32>,
     is_flushed: Cell<bool>,
     upload: Cell<Upload>,
+    /// Of the body of the current request.
+    upload_bytes: Cell<u64>,
     /// Bytes came while a request was in flight: the next head may have begun.
     has_read_ahead: Cell<bool>,
     idle_since: Cell<Instant>,
@@ -85,6 +87,7 @@ impl Progress {
             responses_open: Cell::new(0),
             is_flushed: Cell::new(true),
             upload: Cell::new(Upload::Whole),
+            upload_bytes: Cell::new(0),
             has_read_ahead: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
@@ -111,6 +114,7 @@ impl Progress {
         self.head_since.set(None);
         self.has_read_ahead.set(false);
         self.upload.set(Upload::Whole);
+        self.upload_bytes.set(0);
     }
 
     /// The response body was handed to hyper to its end, or given up.
@@ -139,6 +143,15 @@ impl Progress {
 
     pub(super) fn upload(&self) -> Upload {
         self.upload.get()
+    }
+
+    pub(super) fn uploaded(&self, bytes: u64) {
+        let sum = self.upload_bytes.get().saturating_add(bytes);
+        self.upload_bytes.set(sum);
+    }
+
+    pub(super) fn upload_bytes(&self) -> u64 {
+        self.upload_bytes.get()
     }
 
     /// From now on the app owes an answer.

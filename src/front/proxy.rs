@@ -1,6 +1,7 @@
 //! One request: held if need be, leased, sent, answered; sent again only where that cannot run
 //! anything twice.
 
+use super::access::Account;
 use super::body::{Download, Go, OwnBody, RequestBody, ResponseBody, UploadFault};
 use super::exchange::Exchange;
 use super::forwarded::{Origin, REQUEST_ID};
@@ -84,7 +85,10 @@ pub(super) async fn answer(
         .origin
         .request_id(&mut head.headers, client.lane.request_ids());
     tracing::debug!(request.id = ?id, http.method = %head.method, http.path = head.uri.path(), "request");
-    let forwarded = forward(&client, head, incoming, exchange.started()).await;
+    let claim = || client.origin.claim(&head.headers);
+    let account = Account::open(&client.lane, exchange.started(), &head, &id, claim);
+    exchange.describe(account);
+    let forwarded = forward(&client, head, incoming, &mut exchange).await;
     let mut response = match forwarded {
         Ok((response, connection, lease))
             if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
@@ -157,7 +161,9 @@ fn switch(
     exchange.answered(head.status);
     exchange.is_whole();
     tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
+    let account = exchange.becomes_a_tunnel();
     client.switched.replace(Some(Box::new(Switched {
+        account,
         connection,
         lease,
         protocol,
@@ -170,7 +176,7 @@ async fn forward(
     client: &Client,
     mut head: Parts,
     incoming: Incoming,
-    started: Instant,
+    exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, AppConnection, Lease), Refusal> {
     let http = client.lane.http();
     let announced = incoming.size_hint();
@@ -201,15 +207,15 @@ async fn forward(
             }
         });
     }
-    send(client, (request, wish), &fault, started + http.hold).await
+    send(client, (request, wish), &fault, exchange).await
 }
 
-/// Until answered, lost or refused. `hold_ends` limits only the time in which nothing was sent.
+/// Until answered, lost or refused. `hold` limits only the time in which nothing was sent.
 async fn send(
     client: &Client,
     (mut request, wish): (Request<RequestBody>, Wish),
     fault: &Cell<UploadFault>,
-    hold_ends: Instant,
+    exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, AppConnection, Lease), Refusal> {
     // The connection goes with the tunnel; and a pooled one that the app just closes would lose a
     // request that must not be sent again.
@@ -219,12 +225,13 @@ async fn send(
     };
     let mut can_send_again = wish == Wish::Response && is_repeatable(&request);
     let mut wait = Wait {
-        hold_ends,
+        hold_ends: exchange.started() + client.lane.http().hold,
         avoided: Vec::new(),
         was_held: false,
     };
     loop {
-        let lease = wait.for_lease(&client.lane).await?;
+        let lease = wait.for_lease(&client.lane, exchange).await?;
+        exchange.is_served_by(&lease);
         let spare = can_send_again.then(|| copy_of(&request));
         match attempt(client, &lease, (request, wish), pick).await {
             Attempt::Answered(response, connection) => return Ok((response, connection, lease)),
@@ -377,7 +384,11 @@ struct Wait {
 }
 
 impl Wait {
-    async fn for_lease(&mut self, lane: &Rc<Lane>) -> Result<Lease, Refusal> {
+    async fn for_lease(
+        &mut self,
+        lane: &Rc<Lane>,
+        exchange: &mut Exchange,
+    ) -> Result<Lease, Refusal> {
         let mut held: Option<Held> = None;
         loop {
             // Before the claim: from here on no change of the cell is missed.
@@ -393,6 +404,7 @@ impl Wait {
             }
             if held.is_none() {
                 held = Some(lane.hold(self.was_held).ok_or(Refusal::HoldFull)?);
+                exchange.is_held(now);
                 self.was_held = true;
             }
             let until = if self.avoided.is_empty() {

@@ -47,6 +47,7 @@ pub(super) fn add(total: &mut Counters, part: &Counters) {
     total.held = total.held.saturating_add(part.held);
     total.retries = total.retries.saturating_add(part.retries);
     total.tunnels_ended = total.tunnels_ended.saturating_add(part.tunnels_ended);
+    total.access_dropped = total.access_dropped.saturating_add(part.access_dropped);
     total.duration_micros = total.duration_micros.saturating_add(part.duration_micros);
     add_each(&mut total.responses, &part.responses);
     add_each(&mut total.duration_counts, &part.duration_counts);

@@ -7,6 +7,7 @@
 pub(super) mod frames;
 mod pipe;
 
+use super::access::Account;
 use super::lane::{Lane, Mode};
 use super::live::{Departure, Lease};
 use super::pool::AppConnection;
@@ -52,6 +53,7 @@ pub(super) enum Protocol {
 /// A 101 on its way to the client.
 #[derive(Debug)]
 pub(super) struct Switched {
+    pub(super) account: Option<Box<Account>>,
     pub(super) connection: AppConnection,
     pub(super) lease: Lease,
     pub(super) protocol: Protocol,
@@ -90,6 +92,7 @@ pub(super) async fn run(
     read: Bytes,
 ) -> (Socket, Farewell) {
     let Switched {
+        account,
         connection,
         lease,
         protocol,
@@ -122,6 +125,9 @@ pub(super) async fn run(
     }
     tracing::debug!(why = ?end, generation = %tunnel.lease.generation(), "tunnel ends");
     let farewell = tunnel.farewell(&end);
+    if let Some(account) = account {
+        tunnel.close_account(*account, &end);
+    }
     let Tunnel {
         lease, client, app, ..
     } = tunnel;
@@ -274,6 +280,19 @@ impl Tunnel<'_> {
         tally::count(&mut self.lane.counters().lost, "cut");
         self.down.try_say_close(cx, &mut self.client);
         End::Cut
+    }
+
+    /// Both ways of a tunnel are its bodies.
+    fn close_account(&self, mut account: Account, end: &End) {
+        account.request_bytes = self.up.passed();
+        account.response_bytes = self.down.passed();
+        match end {
+            End::Finished => account.outcome = "whole",
+            End::Told => account.outcome = "tunnel_ended",
+            End::Cut => account.failed("cut"),
+            End::Stuck => account.outcome = "tunnel_stuck",
+            End::Failed(_) => account.outcome = "tunnel_broken",
+        }
     }
 
     fn farewell(&self, end: &End) -> Farewell {

@@ -10,9 +10,10 @@ use super::stored;
 use super::totals::Totals;
 use crate::api::ReloadOutcome;
 use crate::causes::chain;
-use crate::config::HttpConfig;
+use crate::config::{AccessConfig, HttpConfig};
 use crate::link::Cell;
 use crate::systemd::given::{self, Given};
+use crate::systemd::message_id;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub struct Remembered {
     pub http: HttpConfig,
     /// As RUST_LOG.
     pub log_level: String,
+    /// Which requests new fronts log.
+    #[serde(default)]
+    pub access: AccessConfig,
     /// Workers.
     pub crews: Vec<RememberedCrew>,
     /// Fronts.
@@ -132,7 +136,7 @@ pub fn open_state(kept: &mut Kept, is_kept: bool) -> (Option<StateFile>, Option<
         match file.load() {
             Ok(remembered) => return (Some(file), remembered),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "the state of the previous keeper cannot be read, beginning anew: {}", chain(&error));
+                tracing::error!(name: message_id::STATE_DAMAGED.name, error = %chain(&error), "the state of the previous keeper cannot be read, beginning anew: {}", chain(&error));
                 stored::forget(stored::STATE);
             }
         }
@@ -143,7 +147,7 @@ pub fn open_state(kept: &mut Kept, is_kept: bool) -> (Option<StateFile>, Option<
             (Some(file), None)
         }
         Err(error) => {
-            tracing::error!(error = %chain(&error), "no state will be kept, a crash of the keeper would restart the app: {}", chain(&error));
+            tracing::error!(name: message_id::STATE_DAMAGED.name, error = %chain(&error), "no state will be kept, a crash of the keeper would restart the app: {}", chain(&error));
             (None, None)
         }
     }

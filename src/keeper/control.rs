@@ -4,9 +4,10 @@
 //! It only passes questions on to the keeper's loop and answers back; it decides nothing.
 
 use super::happening::{Happening, Outbox};
-use crate::api::{Released, ReloadOutcome, Status};
+use crate::api::{LevelInUse, Released, ReloadOutcome, Status};
+use crate::config;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{self, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +30,8 @@ pub enum Asked {
     Metrics(oneshot::Sender<String>),
     /// `POST /reload`
     Reload(oneshot::Sender<ReloadOutcome>),
+    /// `POST /log-level/LEVEL`
+    LogLevel(String, oneshot::Sender<LevelInUse>),
     /// `POST /release`: the unit is being restarted, be ready to be replaced.
     Release(oneshot::Sender<Released>),
 }
@@ -93,6 +96,7 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
+        .route("/log-level/{level}", post(log_level))
         .route("/release", post(release))
         .with_state(outbox);
     if let Err(error) = axum::serve(listener, router).await {
@@ -120,7 +124,17 @@ async fn release(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::Release).await)
 }
 
-async fn ask<T>(outbox: &Outbox, question: fn(oneshot::Sender<T>) -> Asked) -> Option<T> {
+async fn log_level(
+    State(outbox): State<Outbox>,
+    extract::Path(level): extract::Path<String>,
+) -> Response {
+    match config::parse_level(&level) {
+        Ok(level) => json(ask(&outbox, |answer| Asked::LogLevel(level, answer)).await),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ask<T>(outbox: &Outbox, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     outbox.put(Happening::Asked(question(answer))).await;
     answered.await.ok()

@@ -16,6 +16,7 @@ use crate::api::WorkerStatus;
 use crate::causes::chain;
 use crate::id::{GenerationId, Slot};
 use crate::link::{Backend, Endpoint};
+use crate::systemd::message_id;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -124,7 +125,7 @@ impl Crew {
                 tracing::warn!(generation = %id, worker = %slot, error = %chain(&error), "{id} {slot} not adopted: {}", chain(&error));
                 dead.push(slot);
             } else {
-                tracing::info!(generation = %id, worker = %slot, "{id} {slot} adopted");
+                tracing::info!(name: message_id::ADOPTED.name, generation = %id, worker = %slot, "{id} {slot} adopted");
             }
             crew.places.insert(slot, place);
         }
@@ -228,7 +229,7 @@ impl Crew {
         } else if is_expected {
             tracing::info!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
         } else {
-            tracing::warn!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+            tracing::warn!(name: message_id::WORKER_DIED.name, generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
         }
         true
     }

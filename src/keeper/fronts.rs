@@ -19,6 +19,7 @@ use crate::config::HttpConfig;
 use crate::id::{FrontId, GenerationId};
 use crate::link::{self, Cell, FromFront, KeeperEnd, Link, Report, Target, ToFront};
 use crate::poll;
+use crate::systemd::message_id;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -150,7 +151,7 @@ impl Fronts {
         stored::keep(&stored::of_front(id, "pidfd"), &born.child.pidfd);
         stored::keep(&stored::of_front(id, "link"), &born.link);
         let (pid, lanes) = (born.child.pid, born.lanes);
-        tracing::info!(front = %id, pid, lanes, "{id} started");
+        tracing::info!(name: message_id::FRONT_STARTED.name, front = %id, pid, lanes, "{id} started");
         let remembered = RememberedFront {
             id,
             stage: Stage::Starting,
@@ -176,7 +177,7 @@ impl Fronts {
         pidfd: OwnedFd,
         link: OwnedFd,
     ) -> io::Result<()> {
-        tracing::info!(front = %remembered.id, pid, "{} adopted", remembered.id);
+        tracing::info!(name: message_id::ADOPTED.name, front = %remembered.id, pid, "{} adopted", remembered.id);
         self.attach(remembered, pid, pidfd, link, None)
     }
 
@@ -235,6 +236,13 @@ impl Fronts {
             self.tell(id, ToFront::Serve(self.cell.clone()), Vec::new());
         }
         true
+    }
+
+    /// From now on they log at this level.
+    pub fn use_level(&mut self, level: &str) {
+        for id in self.ids() {
+            self.tell(id, ToFront::LogLevel(level.to_owned()), Vec::new());
+        }
     }
 
     /// Ends what still runs on the generation.

@@ -90,6 +90,11 @@ impl Keeper {
                     one(counters.tunnels_ended),
                 ),
                 (
+                    "access_log_dropped",
+                    "Entries of the access log that nobody took in time",
+                    one(counters.access_dropped),
+                ),
+                (
                     "connections_accepted",
                     "Client connections accepted",
                     one(counters.connections_accepted),

@@ -27,13 +27,14 @@ use super::reaper;
 use super::release::Release;
 use super::state::StateFile;
 use super::yard::Yard;
-use crate::api::{Released, ReloadOutcome};
+use crate::api::{LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
-use crate::config::{self, ConfigSource, HttpConfig};
+use crate::config::{self, AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
 use crate::systemd::given::GivenError;
-use crate::systemd::notify;
+use crate::systemd::journal::Level;
+use crate::systemd::{message_id, notify};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -74,6 +75,8 @@ pub struct Options {
     pub runtime_directory: PathBuf,
     /// For what survives a reboot.
     pub state_directory: Option<PathBuf>,
+    /// Of our own log.
+    pub level: Level,
 }
 
 /// The keeper cannot begin.
@@ -129,6 +132,7 @@ pub(super) struct Keeper {
     /// What new fronts are born with.
     http: HttpConfig,
     log_level: String,
+    access: AccessConfig,
     pub(super) crews: BTreeMap<GenerationId, Crew>,
     pub(super) fronts: Fronts,
     waiters: Vec<Waiter>,
@@ -153,6 +157,8 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    /// Dropped access log entries that were told of, and when.
+    dropped_told: (u64, Option<Moment>),
     began: Moment,
     probing: JoinSet<()>,
     watchdog: Option<Duration>,
@@ -240,7 +246,7 @@ impl Keeper {
             Happening::FrontSaid(id, message) => self.fronts.said(id, message),
             Happening::FrontExited(id, ending) => self.front_exited(id, ending),
             Happening::FrontHung(id) => {
-                tracing::error!(front = %id, "{id} does not answer, replacing it; the app goes on");
+                tracing::error!(name: message_id::FRONT_HUNG.name, front = %id, "{id} does not answer, replacing it; the app goes on");
                 self.fronts.kill(id);
                 // That is dealt with; the keeper itself is well.
                 log_up("watchdog", notify::watchdog());
@@ -259,8 +265,15 @@ impl Keeper {
             Asked::Status(answer) => drop(answer.send(self.status())),
             Asked::Metrics(answer) => drop(answer.send(self.metrics())),
             Asked::Reload(answer) => {
+                tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by command");
                 let config = config::load(&self.options.source);
                 self.begin_generation(config, Some(answer));
+            }
+            Asked::LogLevel(level, answer) => {
+                self.use_level(&level);
+                drop(answer.send(LevelInUse {
+                    level: self.log_level.clone(),
+                }));
             }
             Asked::Release(answer) => {
                 self.released = Some(now());
@@ -279,7 +292,7 @@ impl Keeper {
             .released
             .is_some_and(|at| now() - at < adoption::RELEASE_HOLDS)
         {
-            tracing::info!("leaving everything to the next keeper");
+            tracing::info!(name: message_id::RELEASED.name, "leaving everything to the next keeper");
             self.end = Some(End::Left);
             return;
         }
@@ -289,7 +302,7 @@ impl Keeper {
             self.events.push_back(Event::StopNow);
             return;
         }
-        tracing::info!("stopping: finishing requests");
+        tracing::info!(name: message_id::STOPPING.name, "stopping: finishing requests");
         log_up("stopping", notify::stopping());
         self.events.push_back(Event::Stop);
     }
@@ -312,7 +325,7 @@ impl Keeper {
             return;
         }
         adoption::forget(&self.fronts, self.crews.values());
-        tracing::info!("stopped");
+        tracing::info!(name: message_id::STOPPED.name, "stopped");
     }
 
     fn save_state(&mut self) {
@@ -320,7 +333,7 @@ impl Keeper {
         if let Some(state) = &mut self.state
             && let Err(error) = state.save(&remembered)
         {
-            tracing::error!(error = %chain(&error), "state not written down, a crash of the keeper now would restart the app: {error}");
+            tracing::error!(name: message_id::STATE_DAMAGED.name, error = %chain(&error), "state not written down, a crash of the keeper now would restart the app: {error}");
         }
         self.is_dirty = false;
     }

@@ -42,6 +42,7 @@ impl Totals {
         sum.held += more.held;
         sum.retries += more.retries;
         sum.tunnels_ended += more.tunnels_ended;
+        sum.access_dropped += more.access_dropped;
         sum.duration_micros += more.duration_micros;
         for (sum, more) in sum.responses.iter_mut().zip(more.responses) {
             *sum += more;

@@ -90,6 +90,9 @@ pub enum ToFront {
     End,
     /// Answer with a `Report`.
     Ask,
+    /// From now on log at this level, as RUST_LOG. A front that does not know this message logs on
+    /// as before.
+    LogLevel(String),
 }
 
 /// Front → keeper.
@@ -158,6 +161,9 @@ pub struct Counters {
     /// fronts that know no tunnels.
     #[serde(default)]
     pub tunnels_ended: u64,
+    /// Entries of the access log that nobody took. Absent from fronts that have none.
+    #[serde(default)]
+    pub access_dropped: u64,
     /// Durations from the whole head to the end of the response: one count per bound of
     /// [`DURATION_BOUNDS`], and one for the longer ones; not cumulated.
     pub duration_counts: Vec<u64>,

@@ -1,6 +1,6 @@
 //! What a front is born with.
 
-use crate::config::HttpConfig;
+use crate::config::{AccessConfig, HttpConfig};
 use crate::id::FrontId;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,11 @@ pub struct FrontSettings {
     pub id: FrontId,
     /// Limits and timeouts.
     pub http: HttpConfig,
-    /// As RUST_LOG.
+    /// As RUST_LOG; may change while it serves.
     pub log_level: String,
+    /// Which requests it logs.
+    #[serde(default)]
+    pub access: AccessConfig,
     /// What to do when the link ends without `End`, `Drain` or `Retire`.
     pub orphaned: Orphaned,
 }

@@ -4,8 +4,11 @@
 //! Never a file of our own, and never both: a line that systemd already gets from our stderr is not
 //! sent a second time.
 
+mod marked;
+
 use crate::id::{GenerationId, Slot};
 use libsystemd::logging::{Priority, connected_to_journal, journal_send};
+use marked::Marked;
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
@@ -14,12 +17,6 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
-
-/// Our SYSLOG_IDENTIFIER: `journalctl -t gapless`.
-const IDENTIFIER: &str = "gapless";
-
-/// Before every field of ours: `GAPLESS_GENERATION=g7`.
-const FIELD_PREFIX: &str = "GAPLESS";
 
 /// Logging cannot begin or change.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +102,7 @@ where
     if !connected_to_journal() {
         return None;
     }
-    let layer = tracing_journald::layer().ok()?;
-    let layer = layer
-        .with_syslog_identifier(IDENTIFIER.to_owned())
-        .with_field_prefix(Some(FIELD_PREFIX.to_owned()))
-        .with_custom_fields([("GAPLESS_NAME", name)]);
-    Some(Box::new(layer))
+    Some(Box::new(Marked::new(name).ok()?))
 }
 
 /// Without the time on a terminal, where somebody is looking on. Messages say in words what their

@@ -1,6 +1,6 @@
 //! Fronts on threads, a keeper's end of their links, apps of a few lines, and strict raw clients.
 
-use gapless::config::HttpConfig;
+use gapless::config::{AccessConfig, AccessWanted, HttpConfig};
 use gapless::front::{self, FrontError, FrontFds};
 use gapless::id::{FrontId, GenerationId, Slot};
 use gapless::link::{
@@ -100,6 +100,10 @@ impl Front {
             id: FrontId(1),
             http,
             log_level: "debug".into(),
+            access: AccessConfig {
+                wanted: AccessWanted::Off,
+                ..AccessConfig::default()
+            },
             orphaned,
         };
         let fds = FrontFds {
@@ -107,7 +111,7 @@ impl Front {
             listeners: vec![port.listener.try_clone().unwrap().into()],
             probes: probes.into_iter().map(OwnedFd::from).collect(),
         };
-        let thread = std::thread::spawn(move || front::run(fds, settings));
+        let thread = std::thread::spawn(move || front::run(fds, settings, None));
         let mut front = Self {
             keeper: KeeperEnd::new(keeper).unwrap(),
             thread,

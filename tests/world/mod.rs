@@ -24,6 +24,7 @@
 
 pub mod cgroup;
 pub mod container;
+pub mod journal;
 pub mod load;
 pub mod process;
 pub mod service;

@@ -5,6 +5,7 @@
 //! Those are ring 3's. It never restarts anything by itself: a test says `start`.
 
 use super::cgroup::Cgroup;
+use super::journal::Journal;
 use super::load::Load;
 use super::process::{self, Finished, Seen};
 use super::{Behaviour, Scratch, gapless, tool, unique, write_whole};
@@ -335,6 +336,12 @@ impl Service {
     /// Runs another program as the main process: for the rig's own tests.
     pub fn run_instead(&mut self, command: &[&str]) {
         self.main_command = command.iter().map(OsString::from).collect();
+    }
+
+    /// Its log goes to the played journal from its next start on.
+    pub fn log_to(&mut self, journal: &Journal) {
+        let before = journal.wrapper().into_iter().map(OsString::from);
+        self.main_command = before.chain(self.main_command.drain(..)).collect();
     }
 
     pub fn configure(&self, text: &str) {

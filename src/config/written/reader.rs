@@ -261,6 +261,24 @@ impl<'t> Section<'_, 't> {
         }
     }
 
+    pub(super) fn claim(&mut self, name: &'static str, example: &str) -> Maybe<bool> {
+        let placed = self.take(name)?;
+        if let DeValue::Boolean(value) = placed.value {
+            return Some(Placed {
+                key: placed.key,
+                span: placed.span,
+                value,
+            });
+        }
+        self.wrong_kind(
+            placed.key,
+            placed.span,
+            &placed.value,
+            "true or false, without quotes",
+            example,
+        )
+    }
+
     /// `200` or `"200-299"`.
     pub(super) fn text_or_number(&mut self, name: &'static str, example: &str) -> Maybe<String> {
         let placed = self.take(name)?;

@@ -2,6 +2,7 @@
 
 use super::super::FrontError;
 use super::super::accept::{self, Listener};
+use super::super::access::Lines;
 use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
 use crate::link::FrontSettings;
@@ -29,30 +30,27 @@ impl LaneThread {
         settings: &FrontSettings,
         listeners: &[OwnedFd],
         probes: Vec<OwnedFd>,
+        stdout: Option<&Lines>,
         events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Self>, FrontError> {
         let lanes = probes.len();
         let addresses = Addresses::new(settings.http.connections_per_address_max);
         let started = probes.into_iter().enumerate().map(|(number, probe)| {
             let copies = copies_of(listeners)?;
-            let addresses = Arc::clone(&addresses);
-            let lane = move |settings: &FrontSettings, events| {
-                Lane::new(number, lanes, settings, addresses, events)
-            };
-            Self::start(number, settings, lane, (copies, probe), events)
+            let (settings, events) = (settings.clone(), events.clone());
+            let shared = (Arc::clone(&addresses), stdout.cloned());
+            let lane = move || Lane::new(number, lanes, &settings, shared, events);
+            Self::start(number, lane, (copies, probe))
         });
         started.collect()
     }
 
     fn start(
         number: usize,
-        settings: &FrontSettings,
-        lane: impl FnOnce(&FrontSettings, mpsc::Sender<Event>) -> Rc<Lane> + Send + 'static,
+        lane: impl FnOnce() -> Rc<Lane> + Send + 'static,
         (listeners, probe): (Vec<OwnedFd>, OwnedFd),
-        events: &mpsc::Sender<Event>,
     ) -> Result<Self, FrontError> {
         let (orders, orders_received) = mpsc::channel(ORDERS_MAX);
-        let (settings, events) = (settings.clone(), events.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -69,7 +67,7 @@ impl LaneThread {
             .name(format!("lane-{number}"))
             .spawn(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let lane = lane(&settings, events);
+                    let lane = lane();
                     let (accepting, probing) = accept::start(&lane, listeners, probe);
                     lane.run(orders_received, accepting).await;
                     drop(probing);

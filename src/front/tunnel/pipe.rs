@@ -35,6 +35,7 @@ pub(super) struct Pipe {
     has_ended: bool,
     is_done: bool,
     blocked_since: Option<Instant>,
+    passed: u64,
     flow: Flow,
     /// Of a WebSocket, from the app to the client.
     frames: Option<Frames>,
@@ -48,6 +49,7 @@ impl Pipe {
             has_ended: false,
             is_done: false,
             blocked_since: None,
+            passed: 0,
             flow: Flow::Open,
             frames,
         }
@@ -60,6 +62,11 @@ impl Pipe {
     /// Since when nothing was taken of what waits to be written.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
+    }
+
+    /// Bytes written so far.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Since when our close frame is on its way.
@@ -149,6 +156,9 @@ impl Pipe {
 
     fn wrote(&mut self, count: usize) {
         let written = self.pending.split_to(count);
+        self.passed = self
+            .passed
+            .saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if let (Flow::Open | Flow::ToBoundary, Some(frames)) = (self.flow, &mut self.frames) {
             frames.pass(&written);
         }

@@ -1,6 +1,6 @@
 //! Starting the process of a front.
 
-use crate::config::HttpConfig;
+use crate::config::{AccessConfig, HttpConfig};
 use crate::exec::OWN_IMAGE;
 use crate::id::FrontId;
 use crate::keeper::lane_probe;
@@ -21,6 +21,8 @@ pub struct Birth<'a> {
     pub http: &'a HttpConfig,
     /// As RUST_LOG.
     pub log_level: &'a str,
+    /// Which requests it logs.
+    pub access: AccessConfig,
     /// Clients connect to these.
     pub listeners: Vec<&'a OwnedFd>,
     /// For the probe sockets.
@@ -92,6 +94,7 @@ fn settings_fd(id: FrontId, birth: &Birth<'_>) -> io::Result<OwnedFd> {
         id,
         http: birth.http.clone(),
         log_level: birth.log_level.into(),
+        access: birth.access,
         orphaned: birth.orphaned,
     };
     let fd = rustix::fs::memfd_create("gapless-front-settings", rustix::fs::MemfdFlags::CLOEXEC)?;

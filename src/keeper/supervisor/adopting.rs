@@ -32,9 +32,11 @@ impl Keeper {
         self.next_release = remembered.next_release;
         self.http = remembered.http;
         self.log_level = remembered.log_level;
+        self.access = remembered.access;
         self.last_outcome = remembered.last_outcome;
         self.fronts.resume(remembered.next_front, remembered.cell);
         self.fronts.totals = remembered.totals;
+        self.dropped_told.0 = self.fronts.totals.counters.access_dropped;
         for front in remembered.fronts {
             self.take_up_front(front, kept);
         }
@@ -123,6 +125,7 @@ impl Keeper {
             next_front: self.fronts.next(),
             http: self.http.clone(),
             log_level: self.log_level.clone(),
+            access: self.access,
             crews: self.crews.values().map(Crew::remember).collect(),
             fronts: self.fronts.remember(),
             totals: self.fronts.totals.clone(),

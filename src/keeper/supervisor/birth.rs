@@ -2,7 +2,7 @@
 
 use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, now, unit};
 use crate::causes::chain;
-use crate::config::{self, Config, ConfigError, HttpConfig};
+use crate::config::{self, AccessConfig, Config, ConfigError, HttpConfig};
 use crate::id::GenerationId;
 use crate::keeper::adoption::{self, Remembered};
 use crate::keeper::cgroup::OwnGroup;
@@ -18,7 +18,7 @@ use crate::keeper::spawn;
 use crate::keeper::totals::Totals;
 use crate::keeper::yard::Yard;
 use crate::systemd::given;
-use crate::systemd::{journal, notify};
+use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -102,6 +102,7 @@ impl Keeper {
             next_release: 1,
             http: HttpConfig::default(),
             log_level: "info".into(),
+            access: AccessConfig::default(),
             crews: BTreeMap::new(),
             fronts: Fronts::new(outbox.clone(), Totals::beginning()),
             waiters: Vec::new(),
@@ -121,6 +122,7 @@ impl Keeper {
             status: String::new(),
             degraded: None,
             is_told_degraded: false,
+            dropped_told: (0, None),
             began: now,
             probing: JoinSet::new(),
             watchdog: notify::watchdog_interval(),
@@ -129,6 +131,11 @@ impl Keeper {
         };
         tokio::task::spawn_local(control::serve(control, outbox.clone()));
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
+        tracing::info!(
+            name: message_id::STARTED.name,
+            pid = std::process::id(),
+            "gapless {} starts", env!("CARGO_PKG_VERSION")
+        );
         let remembered = keeper.open_state(&mut kept);
         let was_released = keeper.adopt(remembered, kept);
         keeper.first_round(config, was_released);
@@ -144,6 +151,8 @@ impl Keeper {
         if self.plan.live().is_some() {
             self.readiness = Readiness::Decided;
         }
+        let level = self.log_level.clone();
+        self.use_level(&level);
         let is_crash = self.plan.generations().next().is_some() && !was_released;
         if is_crash {
             if !self.fronts.has_any_current() {
@@ -152,7 +161,8 @@ impl Keeper {
         } else {
             if let Ok(config) = &config {
                 self.http = config.http.clone();
-                self.log_level.clone_from(&config.log.level);
+                self.use_level(&config.log.level);
+                self.access = config.log.access;
             }
             self.bear_front();
             self.begin_generation(config, None);

@@ -11,7 +11,7 @@ use crate::keeper::notice::Notice;
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::link::Target;
-use crate::systemd::notify;
+use crate::systemd::{message_id, notify};
 use std::time::Duration;
 
 /// A front that died this young is replaced with a delay.
@@ -94,7 +94,7 @@ impl Keeper {
         });
         let is_repeating = self.plan.is_repeating(id);
         if !is_repeating {
-            tracing::info!(generation = %id, release = release.label, "{id} begins: release {}", release.label);
+            tracing::info!(name: message_id::BEGUN.name, generation = %id, release = release.label, "{id} begins: release {}", release.label);
         }
         let mut crew = Crew::new(id, release, cgroup, &self.yard);
         crew.is_repeating = is_repeating;
@@ -122,7 +122,7 @@ impl Keeper {
         if let Some(live) = self.plan.generation(id).filter(is_live) {
             self.fronts.totals.respawns += 1;
             let why = live.respawn_reason(slot);
-            tracing::debug!(generation = %id, worker = %slot, why, "{id} {slot} is respawned: {why}");
+            tracing::info!(name: message_id::WORKER_RESPAWNED.name, generation = %id, worker = %slot, why, "{id} {slot} is started again: {why}");
         }
         if let Err(error) = crew.start(slot, &self.yard, now()) {
             if crew.is_repeating {
@@ -139,7 +139,7 @@ impl Keeper {
         if crew.as_ref().is_some_and(|crew| crew.is_repeating) {
             tracing::debug!(generation = %id, why = %why, "{id} is gone: {why}");
         } else {
-            tracing::info!(generation = %id, why = %why, "{id} is gone: {why}");
+            tracing::info!(name: message_id::GONE.name, generation = %id, why = %why, "{id} is gone: {why}");
         }
         if let Some(crew) = crew {
             crew.forget();
@@ -168,8 +168,13 @@ impl Keeper {
         if target == Target::Refuse {
             self.crews.values().for_each(Crew::turn_away);
         }
+        let was_refusing = self.fronts.cell().target == Target::Refuse;
+        let is_refusing = target == Target::Refuse;
         if !self.fronts.serve(target) {
             return;
+        }
+        if was_refusing != is_refusing && !self.plan.is_stopping() {
+            say_whether_degraded(is_refusing);
         }
         self.is_dirty = true;
         let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
@@ -177,7 +182,16 @@ impl Keeper {
             let is_live = live == Some(*id);
             match (is_live, crew.left_cell_at) {
                 (true, _) => crew.left_cell_at = None,
-                (false, None) => crew.left_cell_at = Some(seq),
+                (false, None) => {
+                    crew.left_cell_at = Some(seq);
+                    if self
+                        .plan
+                        .generation(*id)
+                        .is_some_and(|it| it.phase.is_draining())
+                    {
+                        tracing::info!(name: message_id::DRAINING.name, generation = %id, "{id} finishes its requests");
+                    }
+                }
                 (false, Some(_)) => {}
             }
         }
@@ -192,6 +206,7 @@ impl Keeper {
         for id in draining.collect::<Vec<_>>() {
             let left_at = self.crews.get(&id).and_then(|crew| crew.left_cell_at);
             if left_at.is_some_and(|seq| self.fronts.is_drained(id, seq)) {
+                tracing::info!(name: message_id::DRAINED.name, generation = %id, "{id} has finished its requests");
                 self.events.push_back(Event::Drained(id));
             }
         }
@@ -253,6 +268,7 @@ impl Keeper {
             name: &self.options.name,
             http: &self.http,
             log_level: &self.log_level,
+            access: self.access,
             listeners: self.listeners.iter().map(|listener| &listener.fd).collect(),
             runtime_directory: &self.options.runtime_directory,
             cgroup: cgroup.as_deref(),
@@ -288,7 +304,7 @@ impl Keeper {
             return;
         }
         self.fronts.totals.front_deaths += 1;
-        tracing::error!(front = %id, why = %ending, lost = exited.in_flight, "{id} {ending}, starting another front; the app goes on");
+        tracing::error!(name: message_id::FRONT_DIED.name, front = %id, why = %ending, lost = exited.in_flight, "{id} {ending}, starting another front; the app goes on");
         if self.fronts.has_any_current() {
             return;
         }
@@ -321,5 +337,13 @@ impl Keeper {
         if let Some(crew) = self.crews.get(&id) {
             act(crew);
         }
+    }
+}
+
+fn say_whether_degraded(is_refusing: bool) {
+    if is_refusing {
+        tracing::error!(name: message_id::DEGRADED.name, "degraded: no worker stays up, requests get 503 until one does; see why it ends, and gapless reload starts anew at once");
+    } else {
+        tracing::info!(name: message_id::HEALED.name, "healed: requests are taken again");
     }
 }

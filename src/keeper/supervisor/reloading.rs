@@ -8,7 +8,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::id::GenerationId;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
-use crate::systemd::notify;
+use crate::systemd::{message_id, notify};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -45,14 +45,15 @@ impl Keeper {
                 return self.refuse(Verdict::Stopping, cause, Vec::new(), answer);
             }
             Err(error) => {
-                tracing::error!(error = %chain(&error), "configuration is invalid, nothing was started: {}", error.summary());
+                tracing::error!(name: message_id::CONFIG_INVALID.name, error = %chain(&error), "configuration is invalid, nothing was started: {}", error.summary());
                 let lines = error.to_string().lines().map(str::to_owned).collect();
                 return self.refuse(Verdict::ConfigInvalid, error.summary(), lines, answer);
             }
         };
-        if config.http != self.http || config.log.level != self.log_level {
+        self.use_level(&config.log.level);
+        if config.http != self.http || config.log.access != self.access {
             self.http = config.http.clone();
-            self.log_level.clone_from(&config.log.level);
+            self.access = config.log.access;
             self.bear_front();
         }
         let release = Release::new(&config);
@@ -69,6 +70,26 @@ impl Keeper {
         }
         self.degraded = None;
         self.events.push_back(Event::Begin(terms));
+    }
+
+    /// From now on keeper and fronts log at this level. It changes nothing that a front does to
+    /// requests, so no front is replaced for it.
+    pub(super) fn use_level(&mut self, level: &str) {
+        if let Err(error) = self.options.level.set(level) {
+            tracing::error!(level, error = %chain(&error), "log level not changed: {}", chain(&error));
+            return;
+        }
+        if self.log_level == level {
+            return;
+        }
+        tracing::info!(
+            name: message_id::LEVEL_CHANGED.name,
+            level, was = self.log_level,
+            "log level is {level} now, it was {}", self.log_level
+        );
+        level.clone_into(&mut self.log_level);
+        self.fronts.use_level(level);
+        self.is_dirty = true;
     }
 
     fn refuse(
@@ -96,6 +117,7 @@ impl Keeper {
 
     pub(super) fn reload_by_signal(&mut self) {
         self.is_reloading = true;
+        tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
         log_up("reloading", notify::reloading());
         let config = config::load(&self.options.source);
         self.begin_generation(config, None);
@@ -115,7 +137,7 @@ impl Keeper {
         let (verdict, cause) = match decision {
             Decision::Live => {
                 self.fronts.totals.swaps += 1;
-                tracing::info!(generation = %id, "{id} is live");
+                tracing::info!(name: message_id::LIVE.name, generation = %id, "{id} is live");
                 (Verdict::Live, "live".to_owned())
             }
             Decision::Superseded(newer) => {
@@ -196,7 +218,7 @@ impl Keeper {
         if crew.is_repeating {
             tracing::debug!(generation = %id, cause, last, "{id} failed to start: {cause}");
         } else {
-            tracing::error!(generation = %id, cause, last, "{id} failed to start: {cause}");
+            tracing::error!(name: message_id::START_FAILED.name, generation = %id, cause, last, "{id} failed to start: {cause}");
         }
         cause
     }

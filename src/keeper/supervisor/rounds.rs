@@ -4,7 +4,7 @@ use super::{Keeper, Readiness, log_up, now};
 use crate::id::FrontId;
 use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::lane_probe;
-use crate::systemd::notify;
+use crate::systemd::{message_id, notify};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ const ROUND: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 /// A front must have its lanes up within this time.
 const FRONT_BOOT: Duration = Duration::from_secs(10);
+/// Between two warnings of one kind.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 /// Asked for at every round of a long start, reload or stop: well above the round itself.
 const MORE_TIME: Duration = Duration::from_secs(20);
 
@@ -30,6 +32,7 @@ impl Keeper {
             log_up("more time", notify::extend_timeout(MORE_TIME));
         }
         self.fronts.kill_late(now(), FRONT_BOOT);
+        self.tell_dropped_entries();
         while self.probing.try_join_next().is_some() {}
         if !self.probing.is_empty() {
             return;
@@ -44,6 +47,16 @@ impl Keeper {
         } else {
             self.probing
                 .spawn_local(ask_lanes(probes, limit, self.yard.outbox.clone()));
+        }
+    }
+
+    /// The keeper says it, because a front must not wait for the journal that is busy.
+    fn tell_dropped_entries(&mut self) {
+        let dropped = self.fronts.counters().counters.access_dropped;
+        let (told, at) = self.dropped_told;
+        if dropped > told && at.is_none_or(|at| now() - at >= TELL_AGAIN) {
+            tracing::warn!(name: message_id::ACCESS_DROPPED.name, entries = dropped - told, "{} entries of the access log were dropped, the journal or stdout is too slow for them; log a share: access = \"1%\" in [log]", dropped - told);
+            self.dropped_told = (dropped, Some(now()));
         }
     }
 }
