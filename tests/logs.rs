@@ -17,7 +17,7 @@ mod world;
 use gapless::systemd::message_id;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -358,7 +358,20 @@ fn the_level_is_changed_while_everything_runs() {
     assert!(wrong.stderr.contains("\"inof\" is no level"), "{wrong}");
 }
 
-/// What the manual says of an event.
+/// A new kind of event comes with a test that sees it.
+#[test]
+fn every_message_id_is_looked_for_by_a_test() {
+    let tests = include_str!("logs.rs");
+    for message in message_id::ALL {
+        let constant = message.name.to_uppercase().replace('-', "_");
+        let looked_for = format!("message_id::{constant}");
+        assert!(
+            tests.contains(&looked_for),
+            "no test looks for {looked_for}"
+        );
+    }
+}
+
 #[test]
 fn every_message_id_is_in_the_manual_and_the_other_way_round() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man/gapless.1");
@@ -436,6 +449,37 @@ fn events_carry_their_message_ids() {
     service.stop(SOON);
     event(message_id::STOPPING, &[]);
     event(message_id::STOPPED, &[]);
+}
+
+#[test]
+fn what_hangs_and_what_is_damaged_is_told_with_its_message_id() {
+    let journal = Journal::new();
+    let mut service = Service::new("gapless");
+    service.listen_tcp("http");
+    service.behave(&version("one").with("WATCHDOG_MS", "300"));
+    service.configure_probe(&format!("{QUICK}\nwatchdog = \"1s\""), "");
+    service.log_to(&journal);
+    service.start();
+    service.wait_ready();
+    journal.wait_for(&[
+        ("MESSAGE_ID", message_id::WORKER_HUNG.id),
+        ("GAPLESS_GENERATION", "g1"),
+        ("GAPLESS_WORKER", "w0"),
+    ]);
+    let front = service.status().fronts[0].pid;
+    assert!(world::process::signal(front, Signal::STOP));
+    journal.wait_for(&[
+        ("MESSAGE_ID", message_id::FRONT_HUNG.id),
+        ("GAPLESS_FRONT", "f1"),
+    ]);
+    service.signal(Signal::KILL);
+    service.wait_end(SOON);
+    let mut state = std::fs::File::from(service.stored_fd("gapless-state"));
+    let length = usize::try_from(state.metadata().unwrap().len()).unwrap();
+    state.rewind().unwrap();
+    state.write_all(&vec![0xA5; length]).unwrap();
+    service.start();
+    journal.wait_for(&[("MESSAGE_ID", message_id::STATE_DAMAGED.id)]);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Ends the thread: no entry.
 const END: &[u8] = b"\n";
 
+/// For an entry to come, on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_mins(1);
+
 /// One entry: names and values of its fields.
 pub type Fields = BTreeMap<String, String>;
 
@@ -66,7 +69,7 @@ impl Journal {
     /// Waits for an entry in which each of `wanted` stands.
     #[track_caller]
     pub fn wait_for(&self, wanted: &[(&str, &str)]) -> Fields {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + LIMIT;
         let mut entries = self.heard.entries.lock().unwrap();
         loop {
             let is_wanted = |entry: &&Fields| {
