@@ -111,8 +111,8 @@ pub struct AccessConfig {
     pub format: AccessFormat,
 }
 
-/// Failures alone: they are what somebody looks for, and rare. A line for each request costs journald
-/// more than the request costs us, so that has to be asked for.
+/// Failures alone: they are what somebody looks for, and rare. A line for each request buries the
+/// lifecycle and is dear for journald, so that has to be asked for.
 impl Default for AccessConfig {
     fn default() -> Self {
         Self {
