@@ -18,6 +18,7 @@ pub mod lane_probe;
 pub mod listeners;
 pub mod metrics;
 pub mod notice;
+pub mod oom;
 pub mod output;
 pub mod plan;
 pub mod process;

@@ -6,6 +6,7 @@
 use super::cgroup;
 use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
+use super::oom::OomKills;
 use super::plan::{Moment, Pulse};
 use super::reaper::{self, Ending};
 use super::release::Release;
@@ -21,6 +22,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// What the next keeper must know of a crew, beside the kept fds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +51,16 @@ pub struct Crew {
     pub cause: Option<String>,
     /// The last lines of the worker that failed.
     pub last_lines: Vec<String>,
+    oom: Rc<OomKills>,
     places: BTreeMap<Slot, Place>,
 }
 
 impl Crew {
     /// Nobody yet.
     pub fn new(id: GenerationId, release: Release, cgroup: Option<PathBuf>, yard: &Yard) -> Self {
+        if let Some(group) = &cgroup {
+            yard.oom.watch(group);
+        }
         Self {
             id,
             release,
@@ -64,6 +70,7 @@ impl Crew {
             is_repeating: false,
             cause: None,
             last_lines: Vec::new(),
+            oom: Rc::clone(&yard.oom),
             places: BTreeMap::new(),
         }
     }
@@ -132,6 +139,9 @@ impl Crew {
         let moved = crew
             .pids()
             .find_map(|pid| cgroup::of_process(pid, &id.to_string()));
+        if let Some(group) = &moved {
+            yard.oom.watch(group);
+        }
         crew.cgroup = moved.or(crew.cgroup);
         (crew, dead)
     }
@@ -217,19 +227,20 @@ impl Crew {
             stored::forget(&stored::of_worker(self.id, life.slot, thing));
         }
         let lived = now - worker.started;
+        let why = self.oom.explain(self.cgroup.as_deref(), ending);
         self.cause = Some(format!(
-            "worker {} {ending} after {:.1} s",
+            "worker {} {why} after {:.1} s",
             life.slot,
             lived.as_secs_f64()
         ));
         self.last_lines = worker.tail.lines();
         let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
         if self.is_repeating {
-            tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+            tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
         } else if is_expected {
-            tracing::info!(generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+            tracing::info!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
         } else {
-            tracing::warn!(name: message_id::WORKER_DIED.name, generation = %id, worker = %slot, pid = worker.pid, why = %ending, "{id} {slot} {ending} after {seconds:.1} s");
+            tracing::warn!(name: message_id::WORKER_DIED.name, generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
         }
         true
     }

@@ -1,6 +1,7 @@
 //! The yard: what all workers of all generations share.
 
 use super::happening::Outbox;
+use super::oom::OomKills;
 use super::output::Output;
 use super::spawn::Environment;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ pub struct Yard {
     pub env: Rc<Environment>,
     /// Where workers' lines go.
     pub output: Rc<Output>,
+    /// Which deaths the kernel caused for want of memory.
+    pub oom: Rc<OomKills>,
     /// The keeper's loop.
     pub outbox: Outbox,
     /// No next keeper can come: workers end with this one.

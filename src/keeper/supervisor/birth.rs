@@ -85,6 +85,7 @@ impl Keeper {
             runtime_directory: options.runtime_directory.clone(),
             env: Rc::new(spawn::app_environment(env.clone())),
             output: Rc::new(output),
+            oom: Rc::default(),
             outbox: outbox.clone(),
             is_foreground: options.mode != Mode::Systemd,
         };
