@@ -3,6 +3,7 @@
 //! Shared by the keeper, which answers, and the command line, which asks as any client would.
 
 use crate::id::{FrontId, GenerationId, Slot};
+use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -86,6 +87,9 @@ pub struct WorkerStatus {
     pub cpu_seconds: Option<f64>,
     /// Threads.
     pub threads: Option<u64>,
+    /// Open fds.
+    #[serde(default)]
+    pub fds: Option<u64>,
 }
 
 /// One front.
@@ -106,6 +110,9 @@ pub struct FrontStatus {
     pub in_flight: u64,
     /// Requests waiting for a live generation.
     pub held: u64,
+    /// What it last told of its memory, CPU time, threads and fds.
+    #[serde(default)]
+    pub usage: Option<Usage>,
 }
 
 /// Requests of all fronts, dead ones included.

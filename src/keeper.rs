@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod control;
 pub mod counter;
 pub mod crew;
+pub mod death;
 pub mod fronts;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -30,7 +31,6 @@ pub mod status;
 pub mod stored;
 pub mod supervisor;
 pub mod totals;
-pub mod usage;
 pub mod worker;
 pub mod yard;
 

@@ -2,7 +2,7 @@
 //! loses no request while either is replaced.
 //!
 //! The layers, from the top: [`cli`]; [`keeper`] and [`front`] (which never import each other);
-//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`]. A module imports from its own
+//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`], [`usage`]. A module imports from its own
 //! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
 
 pub mod api;
@@ -16,3 +16,4 @@ pub mod keeper;
 pub mod link;
 pub mod poll;
 pub mod systemd;
+pub mod usage;

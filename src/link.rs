@@ -5,10 +5,12 @@
 //! version, so nothing here may depend on the other end's memory: every message says a whole state
 //! (the cell, the leases), never a difference.
 
+pub mod histogram;
 pub mod message;
 pub mod seqpacket;
 pub mod settings;
 
+pub use histogram::{Histogram, LIFECYCLE_BOUNDS, REQUEST_BOUNDS};
 pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Target, ToFront};
 pub use settings::{FrontSettings, Orphaned};
 

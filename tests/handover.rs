@@ -157,7 +157,7 @@ fn status_and_metrics_count_what_happened() {
         "gapless_requests_total{class=\"5xx\"} 1",
         "gapless_requests_lost_total{cause=\"app_died\"} 1",
         "gapless_retries_total{} 1",
-        "gapless_worker_respawns_total{} 2",
+        "gapless_worker_respawns_total{reason=\"signal\"} 2",
         "gapless_generations{state=\"live\"} 1",
         "gapless_process_threads{process=\"worker\",generation=\"1\",worker=\"0\"}",
         "gapless_request_duration_seconds_count",

@@ -16,7 +16,7 @@ const ROWS: [&[&str]; 5] = [
     &["keeper", "front"],
     &["link", "api"],
     &["config", "systemd", "exec"],
-    &["causes", "id", "poll"],
+    &["causes", "id", "poll", "usage"],
 ];
 
 /// `from` may use `to`.

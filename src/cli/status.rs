@@ -120,8 +120,12 @@ fn keeper(status: &Status) -> String {
 }
 
 fn front(front: &FrontStatus) -> String {
+    let usage = front.usage.map_or_else(String::new, |usage| {
+        let cpu = usage.cpu.as_secs_f64();
+        format!("; CPU {cpu:.1} s, memory {}", memory(usage.memory_bytes))
+    });
     format!(
-        "{}, pid {}, {}: {} connections, {} tunnels, {} in flight, {} held",
+        "{}, pid {}, {}: {} connections, {} tunnels, {} in flight, {} held{usage}",
         front.id,
         front.pid,
         printable(&front.state),
@@ -277,6 +281,8 @@ mod tests {
     use super::*;
     use crate::api::RequestTotals;
     use crate::id::{FrontId, GenerationId, Slot};
+    use crate::usage::Usage;
+    use std::time::Duration;
 
     fn worker(slot: u32, pid: Option<u32>) -> WorkerStatus {
         WorkerStatus {
@@ -295,6 +301,7 @@ mod tests {
             memory_bytes: pid.map(|_| 310 << 20),
             cpu_seconds: pid.map(|_| 12.34),
             threads: Some(4),
+            fds: Some(12),
         }
     }
 
@@ -335,6 +342,12 @@ mod tests {
                 tunnels: 3,
                 in_flight: 6,
                 held: 0,
+                usage: Some(Usage {
+                    memory_bytes: 21 << 20,
+                    cpu: Duration::from_millis(3210),
+                    threads: 3,
+                    fds: Some(1230),
+                }),
             }],
             requests: RequestTotals {
                 total: 12_345,
@@ -357,7 +370,7 @@ mod tests {
 ● gapless: healthy — g7 live, 2 workers, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
-  front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held
+  front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB
   requests   17 had to wait for a live generation, 2 were sent twice
 
   GEN  STATE     IN FLIGHT  WORKER    PID                            AGE     CPU   MEMORY  RESPAWNS
@@ -389,7 +402,7 @@ mod tests {
   because    g8 failed, nothing is live
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
-  front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held
+  front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB
   requests   17 had to wait for a live generation, 2 were sent twice
   last       reload failed: no command
 

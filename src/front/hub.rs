@@ -15,6 +15,7 @@ use crate::link::{
     Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
 };
 use crate::systemd::journal::Level;
+use crate::usage::{self, Usage};
 use rustix::io::Errno;
 use states::{States, superseded};
 use std::collections::VecDeque;
@@ -70,6 +71,8 @@ pub(super) struct Hub {
     /// The keeper asked, and waits for states as new as this.
     asked: Option<u64>,
     reported: Report,
+    /// Of this process, as of the last tick.
+    usage: Option<Usage>,
     /// Whose turn it is to get a connection.
     turn: usize,
     tick: Interval,
@@ -105,6 +108,7 @@ impl Hub {
             told: 0,
             asked: None,
             reported: Report::default(),
+            usage: None,
             turn: 0,
             tick,
             settings,
@@ -135,7 +139,7 @@ impl Hub {
 
     /// Every branch is cancel-safe: the link and the parcel send whole messages or none.
     async fn next_turn(&mut self) -> Turn {
-        let message = self.outbox.message(|| self.states.total());
+        let message = self.outbox.message(|| self.report());
         tokio::select! {
             said = receive(self.link.as_ref()) => Turn::Said(said),
             (message, sent) = say(self.link.as_ref(), message) => Turn::Sent(message, sent),
@@ -153,13 +157,20 @@ impl Hub {
             Turn::Sent(message, Ok(())) => {
                 self.outbox.sent(&message);
                 if let FromFront::Report(report) = message {
-                    self.reported = report;
+                    // What it uses always changes; that alone is not worth a report.
+                    self.reported = Report {
+                        usage: None,
+                        ..report
+                    };
                 }
             }
             Turn::Event(Event::State(state)) => self.hear(state),
             Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
             Turn::Event(Event::Inherited(parked)) => self.share(parked).await,
-            Turn::Tick => self.ask_lanes_at_tick().await,
+            Turn::Tick => {
+                self.usage = usage::of(std::process::id());
+                self.ask_lanes_at_tick().await;
+            }
             Turn::Parcel(Ok(())) | Turn::InheritEnded => {}
             Turn::Parcel(Err(error)) => self.parcel_failed(&error).await,
         }
@@ -345,6 +356,13 @@ impl Hub {
         }
     }
 
+    fn report(&self) -> Report {
+        Report {
+            usage: self.usage,
+            ..self.states.total()
+        }
+    }
+
     /// Nothing is here any more, and nothing is on its way.
     fn is_empty(&self) -> bool {
         let is_ending = match self.mode {
@@ -384,7 +402,7 @@ impl Hub {
         let Some(link) = &self.link else {
             return;
         };
-        if let Err(error) = link.try_send(&FromFront::Report(self.states.total()), &[]) {
+        if let Err(error) = link.try_send(&FromFront::Report(self.report()), &[]) {
             tracing::debug!(%error, "the keeper gets no last report");
         }
     }

@@ -17,7 +17,7 @@ use super::progress::Progress;
 use super::tally;
 use crate::config::HttpConfig;
 use crate::id::GenerationId;
-use crate::link::{Cell as CellOrder, Counters, FrontSettings, Report};
+use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -222,6 +222,7 @@ impl Lane {
         }
         Some(Held {
             lane: Rc::clone(self),
+            since: Instant::now(),
         })
     }
 
@@ -361,6 +362,7 @@ impl Lane {
                     access_dropped: self.access.dropped(),
                     ..self.counters.borrow().clone()
                 },
+                usage: None,
             },
         }
     }
@@ -404,11 +406,14 @@ fn wake(connections: &BTreeMap<u64, Weak<Progress>>) {
 #[derive(Debug)]
 pub(super) struct Held {
     lane: Rc<Lane>,
+    since: Instant,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.lane.held.set(self.lane.held.get().saturating_sub(1));
+        let waited = self.since.elapsed();
+        self.lane.counters().hold.count(&REQUEST_BOUNDS, waited);
     }
 }
 

@@ -1,14 +1,13 @@
 //! Counting, per lane; the main thread adds lanes up when the keeper asks.
 
-use crate::link::Counters;
-use crate::link::message::DURATION_BOUNDS;
+use crate::link::{Counters, REQUEST_BOUNDS};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Empty, with a place for every bound.
 pub(super) fn fresh() -> Counters {
     Counters {
-        duration_counts: vec![0; DURATION_BOUNDS.len().saturating_add(1)],
+        duration_counts: vec![0; REQUEST_BOUNDS.len().saturating_add(1)],
         ..Counters::default()
     }
 }
@@ -20,7 +19,7 @@ pub(super) fn finished(counters: &mut Counters, status: u16, took: Duration) {
         *count = count.saturating_add(1);
     }
     let seconds = took.as_secs_f64();
-    let bound = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
+    let bound = REQUEST_BOUNDS.partition_point(|bound| *bound < seconds);
     if let Some(count) = counters.duration_counts.get_mut(bound) {
         *count = count.saturating_add(1);
     }
@@ -52,6 +51,7 @@ pub(super) fn add(total: &mut Counters, part: &Counters) {
     add_each(&mut total.responses, &part.responses);
     add_each(&mut total.duration_counts, &part.duration_counts);
     add_causes(&mut total.connections_refused, &part.connections_refused);
+    total.hold.add(&part.hold);
     add_causes(&mut total.refusals, &part.refusals);
     add_causes(&mut total.lost, &part.lost);
 }
@@ -79,7 +79,7 @@ mod tests {
         finished(&mut counters, 200, Duration::from_millis(1));
         finished(&mut counters, 503, Duration::from_mins(1));
         assert_eq!(counters.duration_counts[0], 1);
-        assert_eq!(counters.duration_counts[DURATION_BOUNDS.len()], 1);
+        assert_eq!(counters.duration_counts[REQUEST_BOUNDS.len()], 1);
         assert_eq!(counters.responses, [0, 1, 0, 0, 1]);
         assert_eq!(counters.duration_micros, 60_001_000);
     }

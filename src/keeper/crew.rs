@@ -4,6 +4,7 @@
 //! the worker does, and ends it when the plan says so.
 
 use super::cgroup;
+use super::death::Death;
 use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
 use super::oom::OomKills;
@@ -32,6 +33,8 @@ pub struct RememberedCrew {
     release: Release,
     cgroup: Option<PathBuf>,
     left_cell_at: Option<u64>,
+    #[serde(default)]
+    superseded: Option<Moment>,
     workers: Vec<RememberedWorker>,
 }
 
@@ -47,6 +50,8 @@ pub struct Crew {
     pub left_cell_at: Option<u64>,
     /// What happens to it was said before: it is one more try of a degraded app.
     pub is_repeating: bool,
+    /// When that was.
+    pub superseded: Option<Moment>,
     /// Why it failed, if it did: one sentence.
     pub cause: Option<String>,
     /// The last lines of the worker that failed.
@@ -68,6 +73,7 @@ impl Crew {
             stem: yard.runtime_directory.join(id.to_string()),
             left_cell_at: None,
             is_repeating: false,
+            superseded: None,
             cause: None,
             last_lines: Vec::new(),
             oom: Rc::clone(&yard.oom),
@@ -120,10 +126,12 @@ impl Crew {
             release,
             cgroup,
             left_cell_at,
+            superseded,
             workers,
         } = remembered;
         let mut crew = Self::new(id, release, cgroup, yard);
         crew.left_cell_at = left_cell_at;
+        crew.superseded = superseded;
         let mut dead = Vec::new();
         for worker in workers {
             let slot = worker.slot;
@@ -157,6 +165,7 @@ impl Crew {
             release: self.release.clone(),
             cgroup: self.cgroup.clone(),
             left_cell_at: self.left_cell_at,
+            superseded: self.superseded,
             workers: workers.collect(),
         }
     }
@@ -175,6 +184,9 @@ impl Crew {
     /// over.
     pub fn felt(&mut self, life: WorkerLife, felt: &Felt) -> Option<Pulse> {
         let pulse = self.worker_mut(life)?.felt(felt)?;
+        if let Some(place) = self.places.get_mut(&life.slot) {
+            place.death = pulse.is_hung().then(|| Death::of_hung(pulse));
+        }
         let (id, slot, fails) = (self.id, life.slot, self.release.health.fails);
         match felt {
             Felt::Silent => {
@@ -226,8 +238,9 @@ impl Crew {
         for thing in ["pidfd", "notify", "output"] {
             stored::forget(&stored::of_worker(self.id, life.slot, thing));
         }
+        let (death, why) = self.oom.explain(self.cgroup.as_deref(), ending);
+        place.death = place.death.or(Some(death));
         let lived = now - worker.started;
-        let why = self.oom.explain(self.cgroup.as_deref(), ending);
         self.cause = Some(format!(
             "worker {} {why} after {:.1} s",
             life.slot,
@@ -319,9 +332,19 @@ impl Crew {
         }
     }
 
-    /// SIGKILL to one worker.
-    pub fn kill_worker(&self, slot: Slot) {
-        if let Some(worker) = self.worker(slot) {
+    /// How the worker before the next one ended.
+    pub fn take_death(&mut self, slot: Slot) -> Death {
+        let place = self.places.get_mut(&slot);
+        let death = place.and_then(|place| place.death.take());
+        death.unwrap_or(Death::Unknown)
+    }
+
+    /// SIGKILL to one worker: when nobody said otherwise, because it is late.
+    pub fn kill_worker(&mut self, slot: Slot) {
+        if let Some(place) = self.places.get_mut(&slot)
+            && let Some(worker) = &place.worker
+        {
+            place.death = place.death.or(Some(Death::Boot));
             worker.kill();
         }
     }

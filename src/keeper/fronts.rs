@@ -456,6 +456,7 @@ impl Fronts {
                 tunnels: report.tunnels,
                 in_flight: report.in_flight,
                 held: report.held,
+                usage: report.usage,
             }
         };
         self.living.values().map(status).collect()

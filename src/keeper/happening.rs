@@ -33,6 +33,10 @@ pub enum Felt {
 
 /// One thing that happened.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and they are moved once or twice"
+)]
 pub enum Happening {
     /// A worker ended, and all it wrote was read.
     WorkerExited(WorkerLife, Ending),

@@ -1,5 +1,6 @@
 //! Whose SIGKILL came from the kernel for want of memory: known by the counter of memory.events.
 
+use super::death::Death;
 use super::reaper::Ending;
 use rustix::process::Signal;
 use std::cell::RefCell;
@@ -19,8 +20,8 @@ impl OomKills {
         }
     }
 
-    /// How a worker in `group` ended, in words.
-    pub fn explain(&self, group: Option<&Path>, ending: Ending) -> String {
+    /// How a worker in `group` ended, and in words.
+    pub fn explain(&self, group: Option<&Path>, ending: Ending) -> (Death, String) {
         let kill = Signal::KILL.as_raw();
         let is_killed = match ending {
             Ending::Signaled { signal, .. } => signal == kill,
@@ -28,9 +29,9 @@ impl OomKills {
             Ending::Exited(_) => false,
         };
         if is_killed && group.is_some_and(|group| self.claim(group)) {
-            return "was killed: out of memory".into();
+            return (Death::Oom, "was killed: out of memory".into());
         }
-        ending.to_string()
+        (ending.into(), ending.to_string())
     }
 
     /// The kernel counts before it kills, so that the count is there when the death is known.
@@ -102,7 +103,7 @@ mod tests {
         let (group, kills) = (unit.0.join("g1"), OomKills::default());
         unit.count("", 2);
         kills.watch(&group);
-        let explain = |ending| kills.explain(Some(&group), ending);
+        let explain = |ending| kills.explain(Some(&group), ending).1;
         assert_eq!(explain(KILLED), "was killed by SIGKILL");
         unit.count("", 4);
         assert_eq!(explain(Ending::Exited(1)), "exited with status 1");
@@ -119,9 +120,9 @@ mod tests {
         unit.count("g1", 0);
         kills.watch(&group);
         unit.count("", 1);
-        assert_ne!(kills.explain(Some(&group), KILLED), OOM);
+        assert_ne!(kills.explain(Some(&group), KILLED).1, OOM);
         unit.count("g1", 1);
-        assert_eq!(kills.explain(Some(&group), KILLED), OOM);
+        assert_eq!(kills.explain(Some(&group), KILLED).1, OOM);
     }
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
         kills.watch(&group);
         unit.count("", 5);
         kills.watch(&group);
-        assert_ne!(kills.explain(Some(&group), KILLED), OOM);
+        assert_ne!(kills.explain(Some(&group), KILLED).1, OOM);
     }
 
     #[test]
@@ -140,7 +141,7 @@ mod tests {
         let unit = Unit::new("none");
         let kills = OomKills::default();
         for group in [None, Some(unit.0.join("g1"))] {
-            let told = kills.explain(group.as_deref(), KILLED);
+            let told = kills.explain(group.as_deref(), KILLED).1;
             assert_eq!(told, "was killed by SIGKILL");
         }
         assert_eq!(oom_kills("oom 3\noom_kill many\n"), None);

@@ -160,6 +160,7 @@ pub(super) struct Keeper {
     /// Dropped access log entries that were told of, and when.
     dropped_told: (u64, Option<Moment>),
     began: Moment,
+    pub(super) began_unix_seconds: u64,
     probing: JoinSet<()>,
     watchdog: Option<Duration>,
 }
@@ -333,6 +334,7 @@ impl Keeper {
         if let Some(state) = &mut self.state
             && let Err(error) = state.save(&remembered)
         {
+            self.fronts.totals.state_failures += 1;
             tracing::error!(name: message_id::STATE_DAMAGED.name, error = %chain(&error), "state not written down, a crash of the keeper now would restart the app: {error}");
         }
         self.is_dirty = false;

@@ -1,8 +1,10 @@
 //! Counters of all fronts together, living and dead.
 
+use super::death::Death;
 use crate::api::RequestTotals;
-use crate::link::Counters;
+use crate::link::{Counters, Histogram};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Cause of what was in flight on a front that died: no front counts it among its responses.
 const FRONT_DIED: &str = "front_died";
@@ -22,16 +24,44 @@ pub struct Totals {
     pub swaps: u64,
     /// Generations that failed to.
     pub failed_starts: u64,
+    /// Those of `respawns` whose reason is known, by [`Death::word`](super::death::Death::word).
+    #[serde(default)]
+    pub respawns_by: BTreeMap<String, u64>,
+    /// From the beginning of a generation until it was live.
+    #[serde(default)]
+    pub boot: Histogram,
+    /// From the decision until every lane served from the new cell.
+    #[serde(default)]
+    pub swap: Histogram,
+    /// From when a generation left the cell until its last request was over.
+    #[serde(default)]
+    pub drain: Histogram,
+    /// The state could not be written down.
+    #[serde(default)]
+    pub state_failures: u64,
+    /// Unix time of the last decision about a start or reload, in seconds; 0 for none.
+    #[serde(default)]
+    pub decided_unix_seconds: u64,
 }
 
 impl Totals {
     /// Nothing yet; counting from now.
     pub fn beginning() -> Self {
-        let since = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
         Self {
-            since_unix_seconds: since,
+            since_unix_seconds: unix_seconds(),
             ..Self::default()
         }
+    }
+
+    /// A worker was started again, because the one before met this end.
+    pub fn respawned(&mut self, death: Death) {
+        self.respawns += 1;
+        *self.respawns_by.entry(death.word().into()).or_default() += 1;
+    }
+
+    /// A start or reload was decided.
+    pub fn decided(&mut self) {
+        self.decided_unix_seconds = unix_seconds();
     }
 
     /// Adds the counters of one front.
@@ -44,6 +74,7 @@ impl Totals {
         sum.tunnels_ended += more.tunnels_ended;
         sum.access_dropped += more.access_dropped;
         sum.duration_micros += more.duration_micros;
+        sum.hold.add(&more.hold);
         for (sum, more) in sum.responses.iter_mut().zip(more.responses) {
             *sum += more;
         }
@@ -84,4 +115,8 @@ impl Totals {
             since_unix_seconds: self.since_unix_seconds,
         }
     }
+}
+
+pub(super) fn unix_seconds() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
 }

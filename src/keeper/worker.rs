@@ -5,6 +5,7 @@ mod tasks;
 
 pub use offer::Offer;
 
+use super::death::Death;
 use super::happening::{Felt, Happening, WorkerLife};
 use super::health::{self, Candidate, LastSeen, Tree};
 use super::notice::{Notice, NoticeError, NoticeSocket};
@@ -14,7 +15,6 @@ use super::reaper;
 use super::release::Release;
 use super::spawn::{self, Orphan, Spawn, SpawnError};
 use super::stored;
-use super::usage;
 use super::yard::Yard;
 use crate::api::WorkerStatus;
 use crate::config::{HealthConfig, Listen};
@@ -22,6 +22,7 @@ use crate::id::{GenerationId, Slot};
 use crate::link::Endpoint;
 use crate::poll;
 use crate::systemd::given;
+use crate::usage;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -75,6 +76,8 @@ pub struct Place {
     /// The one that lives now.
     pub worker: Option<Worker>,
     lives: u64,
+    /// Why we end the one that lives now, if we do; then, how the last one ended.
+    pub death: Option<Death>,
     /// `listen = "fd"`: our listening socket, open over the deaths of workers, so that waiting
     /// connections are accepted by the next.
     listener: Option<TcpListener>,
@@ -195,6 +198,7 @@ impl Place {
         let slot = remembered.slot;
         let mut named = |thing| take(&stored::of_worker(generation, slot, thing));
         let mut place = Self {
+            death: None,
             worker: None,
             lives: remembered.life,
             listener: named("listen").map(TcpListener::from),
@@ -348,6 +352,7 @@ impl Place {
         if self.listener.take().is_some() {
             stored::forget(&stored::of_worker(generation, slot, "listen"));
         }
+        self.death = None;
         self.forget(generation, slot, yard);
     }
 
@@ -374,6 +379,7 @@ impl Place {
             memory_bytes: usage.map(|usage| usage.memory_bytes),
             cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
             threads: usage.map(|usage| usage.threads),
+            fds: usage.and_then(|usage| usage.fds),
         }
     }
 }

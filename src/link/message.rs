@@ -1,6 +1,8 @@
 //! What keeper and front say to each other.
 
+use super::Histogram;
 use crate::id::{GenerationId, Slot};
+use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -132,6 +134,10 @@ pub struct Report {
     pub in_flight: u64,
     /// Since birth.
     pub counters: Counters,
+    /// Memory, CPU time, threads and fds of the front: only itself may see them. Absent from
+    /// fronts that do not look.
+    #[serde(default)]
+    pub usage: Option<Usage>,
 }
 
 /// Counters of a front. All of them only count up.
@@ -165,13 +171,11 @@ pub struct Counters {
     #[serde(default)]
     pub access_dropped: u64,
     /// Durations from the whole head to the end of the response: one count per bound of
-    /// [`DURATION_BOUNDS`], and one for the longer ones; not cumulated.
+    /// [`REQUEST_BOUNDS`](super::REQUEST_BOUNDS), and one for the longer ones; not cumulated.
     pub duration_counts: Vec<u64>,
     /// Sum of all durations, in microseconds.
     pub duration_micros: u64,
+    /// How long requests waited for a live generation. Absent from fronts that do not measure it.
+    #[serde(default)]
+    pub hold: Histogram,
 }
-
-/// Upper bounds of the duration histogram, in seconds.
-pub const DURATION_BOUNDS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0,
-];

@@ -87,6 +87,20 @@ impl Phase {
         matches!(self, Self::Stopping { .. })
     }
 
+    /// It was superseded, and all its requests are over, one way or the other.
+    pub fn has_drained(self) -> bool {
+        let why = match self {
+            Self::Stopping { why, .. } => why,
+            Self::Waiting
+            | Self::Starting
+            | Self::Settling { .. }
+            | Self::Settled
+            | Self::Live
+            | Self::Draining { .. } => return false,
+        };
+        matches!(why, Why::Drained | Why::CutOff)
+    }
+
     /// It finishes requests.
     pub fn is_draining(self) -> bool {
         matches!(self, Self::Draining { .. })

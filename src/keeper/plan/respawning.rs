@@ -124,12 +124,15 @@ impl Generation {
         self.slots.iter().filter(is_well).count()
     }
 
-    /// Why a worker is started in this place of the live generation: the one before died, or is
-    /// `unhealthy` or `silent`. For metrics.
-    pub fn respawn_reason(&self, slot: Slot) -> &'static str {
-        let hung = self.slot(self.twin(slot)).and_then(SlotState::pulse);
-        hung.filter(|pulse| pulse.is_hung())
-            .map_or("died", Pulse::word)
+    /// What is wrong with the worker that one in this place is to take over from, if anything is.
+    pub fn hung_beside(&self, slot: Slot) -> Option<Pulse> {
+        self.pulse_of(self.twin(slot))
+            .filter(|pulse| pulse.is_hung())
+    }
+
+    /// How the worker in this place is.
+    pub fn pulse_of(&self, slot: Slot) -> Option<Pulse> {
+        self.slot(slot).and_then(SlotState::pulse)
     }
 
     /// The worker in this place is meant to end.

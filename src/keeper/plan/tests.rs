@@ -392,7 +392,10 @@ fn a_hung_worker_is_ended_when_its_substitute_is_ready_and_no_front_sends_to_it(
     assert_eq!(world.serving(), [1], "a suspected one is avoided");
     assert_eq!(world.feel(id, 0, UNWELL), [Effect::Spawn(id, Slot(2))]);
     let live = world.plan.live().unwrap();
-    assert_eq!(live.respawn_reason(Slot(2)), "unhealthy");
+    assert!(matches!(
+        live.hung_beside(Slot(2)),
+        Some(Pulse::Unwell { .. })
+    ));
     assert_eq!(world.step(Event::WorkerReady(id, Slot(2))), []);
     assert_eq!(world.serving(), [1, 2]);
     let effects = world.step(Event::LeftCell(id, Slot(0)));

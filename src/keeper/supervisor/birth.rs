@@ -15,7 +15,7 @@ use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
 use crate::keeper::reaper;
 use crate::keeper::spawn;
-use crate::keeper::totals::Totals;
+use crate::keeper::totals::{self, Totals};
 use crate::keeper::yard::Yard;
 use crate::systemd::given;
 use crate::systemd::{journal, message_id, notify};
@@ -125,6 +125,7 @@ impl Keeper {
             is_told_degraded: false,
             dropped_told: (0, None),
             began: now,
+            began_unix_seconds: totals::unix_seconds(),
             probing: JoinSet::new(),
             watchdog: notify::watchdog_interval(),
             yard,

@@ -5,12 +5,13 @@ use crate::causes::chain;
 use crate::id::FrontId;
 use crate::id::{GenerationId, Slot};
 use crate::keeper::crew::Crew;
+use crate::keeper::death::Death;
 use crate::keeper::fronts::Birth;
 use crate::keeper::happening::{Felt, WorkerLife};
 use crate::keeper::notice::Notice;
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
-use crate::link::Target;
+use crate::link::{LIFECYCLE_BOUNDS, Target};
 use crate::systemd::{message_id, notify};
 use std::time::Duration;
 
@@ -52,7 +53,10 @@ impl Keeper {
         match *effect {
             Effect::Begun(id) => self.begun(id),
             Effect::Spawn(id, slot) => self.spawn(id, slot),
-            Effect::Terminate(id) => self.with_crew(id, Crew::terminate),
+            Effect::Terminate(id) => {
+                self.measure_drain(id);
+                self.with_crew(id, Crew::terminate);
+            }
             Effect::Kill(id) => {
                 tracing::warn!(generation = %id, "{id} did not end in time, killing it");
                 self.with_crew(id, Crew::kill);
@@ -63,7 +67,11 @@ impl Keeper {
                     crew.vacate(slot, &self.yard);
                 }
             }
-            Effect::KillWorker(id, slot) => self.with_crew(id, |crew| crew.kill_worker(slot)),
+            Effect::KillWorker(id, slot) => {
+                if let Some(crew) = self.crews.get_mut(&id) {
+                    crew.kill_worker(slot);
+                }
+            }
             Effect::Cut(id) => self.fronts.cut(id),
             Effect::Decided(id, decision) => self.decided(id, decision),
             Effect::Gone(id, why) => self.gone(id, why),
@@ -120,8 +128,11 @@ impl Keeper {
         };
         let is_live = |generation: &&Generation| generation.phase == Phase::Live;
         if let Some(live) = self.plan.generation(id).filter(is_live) {
-            self.fronts.totals.respawns += 1;
-            let why = live.respawn_reason(slot);
+            let why = live
+                .hung_beside(slot)
+                .map_or_else(|| crew.take_death(slot), Death::of_hung);
+            self.fronts.totals.respawned(why);
+            let why = why.word();
             tracing::info!(name: message_id::WORKER_RESPAWNED.name, generation = %id, worker = %slot, why, "{id} {slot} is started again: {why}");
         }
         if let Err(error) = crew.start(slot, &self.yard, now()) {
@@ -181,9 +192,9 @@ impl Keeper {
         for (id, crew) in &mut self.crews {
             let is_live = live == Some(*id);
             match (is_live, crew.left_cell_at) {
-                (true, _) => crew.left_cell_at = None,
+                (true, _) => (crew.left_cell_at, crew.superseded) = (None, None),
                 (false, None) => {
-                    crew.left_cell_at = Some(seq);
+                    (crew.left_cell_at, crew.superseded) = (Some(seq), Some(now()));
                     if self
                         .plan
                         .generation(*id)
@@ -194,6 +205,19 @@ impl Keeper {
                 }
                 (false, Some(_)) => {}
             }
+        }
+    }
+
+    /// A superseded generation is told to end: its drain is over.
+    fn measure_drain(&mut self, id: GenerationId) {
+        let is_over = self
+            .plan
+            .generation(id)
+            .is_some_and(|generation| generation.phase.has_drained());
+        let superseded = self.crews.get(&id).and_then(|crew| crew.superseded);
+        if let Some(since) = superseded.filter(|_| is_over) {
+            let took = now() - since;
+            self.fronts.totals.drain.count(&LIFECYCLE_BOUNDS, took);
         }
     }
 
@@ -239,7 +263,8 @@ impl Keeper {
         let Some(crew) = self.crews.get_mut(&life.generation) else {
             return;
         };
-        for notice in crew.said(life, notices, &self.yard) {
+        let of_concern = crew.said(life, notices, &self.yard);
+        for notice in of_concern {
             match notice {
                 Notice::ExtendTimeout(by) => {
                     self.events

@@ -8,6 +8,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::id::GenerationId;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
+use crate::link::LIFECYCLE_BOUNDS;
 use crate::systemd::{message_id, notify};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -27,6 +28,7 @@ pub(super) struct Waiter {
 pub(super) struct Untold {
     id: GenerationId,
     outcome: ReloadOutcome,
+    decided: Moment,
     pub(super) until: Moment,
 }
 
@@ -111,6 +113,7 @@ impl Keeper {
             drop(answer.send(outcome.clone()));
         }
         self.outcome_is_told();
+        self.fronts.totals.decided();
         self.last_outcome = Some(outcome);
         self.is_dirty = true;
     }
@@ -170,10 +173,16 @@ impl Keeper {
             elapsed_ms: millis(now() - began),
             live: self.plan.live().map(|live| live.id),
         };
+        if verdict == Verdict::Live {
+            let boot = &mut self.fronts.totals.boot;
+            boot.count(&LIFECYCLE_BOUNDS, now() - began);
+        }
+        self.fronts.totals.decided();
         self.last_outcome = Some(outcome.clone());
         self.untold.push_back(Untold {
             id,
             outcome,
+            decided: now(),
             until: now() + TELLING,
         });
     }
@@ -185,6 +194,11 @@ impl Keeper {
             .untold
             .pop_front_if(|next| is_served || next.until <= now())
         {
+            if next.outcome.verdict == Verdict::Live {
+                let took = now() - next.decided;
+                self.fronts.totals.swap.count(&LIFECYCLE_BOUNDS, took);
+                self.is_dirty = true;
+            }
             let (told, waiting): (Vec<Waiter>, Vec<Waiter>) = std::mem::take(&mut self.waiters)
                 .into_iter()
                 .partition(|w| w.generation == next.id);

@@ -33,6 +33,8 @@ impl Keeper {
         }
         self.fronts.kill_late(now(), FRONT_BOOT);
         self.tell_dropped_entries();
+        // What they use is known to them alone.
+        self.fronts.ask();
         while self.probing.try_join_next().is_some() {}
         if !self.probing.is_empty() {
             return;

@@ -1,10 +1,14 @@
-//! What a process uses, from /proc/PID/stat (proc_pid_stat(5)).
+//! What a process uses, from /proc/PID/stat (proc_pid_stat(5)) and /proc/PID/fd.
+//!
+//! The keeper reads it of itself and of its workers. A front is not dumpable, so with
+//! ProtectProc=invisible only it can see its own entry; it tells the keeper over the link.
 
 use rustix::param::{clock_ticks_per_second, page_size};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Of one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Resident set.
     pub memory_bytes: u64,
@@ -12,11 +16,18 @@ pub struct Usage {
     pub cpu: Duration,
     /// Threads.
     pub threads: u64,
+    /// Open fds; none when they are not ours to count.
+    pub fds: Option<u64>,
 }
 
 /// None when the process is gone or not ours to see.
 pub fn of(pid: u32) -> Option<Usage> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let usage = parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+    Some(Usage {
+        fds: fds.ok().and_then(|count| u64::try_from(count).ok()),
+        ..usage
+    })
 }
 
 fn parse(stat: &str) -> Option<Usage> {
@@ -30,6 +41,7 @@ fn parse(stat: &str) -> Option<Usage> {
         memory_bytes: field(24)?.saturating_mul(page),
         cpu: Duration::from_millis(ticks.saturating_mul(1000) / clock_ticks_per_second().max(1)),
         threads: field(20)?,
+        fds: None,
     })
 }
 
@@ -42,6 +54,7 @@ mod tests {
     fn our_own_usage_is_plausible() {
         let usage = of(std::process::id()).unwrap();
         assert!(usage.memory_bytes > 100_000 && usage.threads >= 1);
+        assert!(usage.fds.unwrap() >= 3);
     }
 
     #[test]
