@@ -4,6 +4,7 @@
 //! fd store, everything that it knows is written down, so that restart, crash and watchdog kill are
 //! one path.
 
+pub mod admin;
 pub mod adoption;
 pub mod cgroup;
 pub mod control;

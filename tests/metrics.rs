@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use world::service::{SOON, Service};
+use world::service::{SOON, Service, get};
 use world::{eventually, process, version};
 
 const QUICK: &str = "settle = \"100ms\"";
@@ -267,4 +267,42 @@ fn keeper_front_and_workers_tell_what_they_use() {
         &text,
         &[(&format!("build_info{{version=\"{version}\"}}"), 1.0)],
     );
+}
+
+#[test]
+fn load_balancers_are_told_who_is_ready_and_cannot_command() {
+    let mut service = Service::new("gapless");
+    service.listen_tcp("http");
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = socket.local_addr().unwrap().to_string();
+    service.give("admin", socket.into());
+    service.behave(&version("v1").with("BOOT_MS", "2000"));
+    service.configure_probe(QUICK, "[restart]\nburst = 1");
+    service.start();
+    let ready = |status: u16| {
+        eventually("/readyz says so", SOON, || {
+            let reply = get(&admin, "/readyz");
+            (reply.status == status).then_some(reply.body)
+        })
+    };
+    assert_eq!(ready(503), "nothing is live yet, requests wait\n");
+    service.wait_ready();
+    assert_eq!(ready(200), "ok\n");
+    assert_eq!(get(&admin, "/healthz").expect_ok(), "ok\n");
+    printed(&get(&admin, "/metrics").expect_ok());
+    for path in ["/reload", "/status", "/release"] {
+        assert_eq!(get(&admin, path).status, 404);
+    }
+    service.reload().expect_success();
+    assert_eq!(get(&admin, "/readyz").status, 200);
+    process::end(worker(&service).0, Signal::KILL);
+    assert_eq!(get(&admin, "/readyz").status, 200, "within the budget");
+    service.kill_keeper();
+    assert_eq!(ready(200), "ok\n");
+    let (slow, _) = send(&service, "GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    service.behave(&version("v1").with("EXIT_BEFORE_READY", "1"));
+    process::end(worker(&service).0, Signal::KILL);
+    assert_eq!(ready(503), "the app is down, requests get 503\n");
+    until(&service, "degraded{}", 1.0);
+    drop(slow);
 }

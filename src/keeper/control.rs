@@ -3,6 +3,7 @@
 //!
 //! It only passes questions on to the keeper's loop and answers back; it decides nothing.
 
+use super::admin::Health;
 use super::happening::{Happening, Outbox};
 use crate::api::{LevelInUse, Released, ReloadOutcome, Status};
 use crate::config;
@@ -21,11 +22,16 @@ use tokio::sync::oneshot;
 /// File name of the socket in the runtime directory.
 pub const SOCKET: &str = "control.sock";
 
+/// Content-Type of `/metrics`.
+pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// A question and where the answer goes. A dropped answer means that the keeper is ending.
 #[derive(Debug)]
 pub enum Asked {
     /// `GET /status`
     Status(oneshot::Sender<Status>),
+    /// `GET /healthz` and `GET /readyz` of the admin sockets.
+    Health(oneshot::Sender<Health>),
     /// `GET /metrics`
     Metrics(oneshot::Sender<String>),
     /// `POST /reload`
@@ -109,7 +115,6 @@ async fn status(State(outbox): State<Outbox>) -> Response {
 }
 
 async fn metrics(State(outbox): State<Outbox>) -> Response {
-    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match ask(&outbox, Asked::Metrics).await {
         Some(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         None => ending(),

@@ -19,6 +19,26 @@ use std::os::fd::OwnedFd;
 /// `FileDescriptorName=` of sockets that serve HTTP.
 pub const HTTP: &str = "http";
 
+/// `FileDescriptorName=` of those for load balancers and Prometheus.
+pub const ADMIN: &str = "admin";
+
+/// Sets those for load balancers apart from the rest. They are not kept: systemd has them.
+pub fn admin(given: Vec<Given>) -> (Vec<OwnedFd>, Vec<Given>) {
+    let (admin, rest): (Vec<_>, Vec<_>) = given.into_iter().partition(|it| it.name == ADMIN);
+    let is_tcp = |fd: &OwnedFd| {
+        let address = given::socket_address(fd).unwrap_or_default();
+        given::is_listening_stream(fd) && address.parse::<std::net::SocketAddr>().is_ok()
+    };
+    let usable = admin.into_iter().map(|it| it.fd).filter(|fd| {
+        let is_usable = is_tcp(fd);
+        if !is_usable {
+            tracing::warn!("a socket named \"admin\" is not a listening TCP socket and was closed");
+        }
+        is_usable
+    });
+    (usable.collect(), rest)
+}
+
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {

@@ -1,11 +1,16 @@
 //! What the keeper says of itself: one sentence for systemd, the whole picture for the control API.
 
+use super::admin::Health;
 use super::listeners;
 use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
 use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::id::Slot;
 use crate::systemd::notify;
+use std::time::Duration;
+
+/// A round asks every lane, and each has 5 s to answer.
+const LANES_LATE: Duration = Duration::from_secs(15);
 
 impl Keeper {
     /// STATUS=, when it changed.
@@ -116,6 +121,30 @@ impl Keeper {
         let live = self.plan.live().filter(|_| self.plan.is_degraded())?;
         let cause = self.crews.get(&live.id)?.cause.as_ref()?;
         Some(format!("; {}: {cause}", live.id))
+    }
+
+    /// Answer to `GET /healthz` and `GET /readyz`. Over a respawn within its budget, a reload and a
+    /// restart of the unit it stays ready: requests are served or held, and none is refused.
+    pub(super) fn health(&self) -> Health {
+        let is_stopping = self.plan.is_stopping();
+        let is_late = now() - self.lanes_answered > LANES_LATE;
+        let is_exchanging = self.plan.generations().any(|g| g.phase.is_draining());
+        Health {
+            alive: if is_late && !is_stopping {
+                Err("no front answers")
+            } else {
+                Ok(())
+            },
+            ready: match self.plan.aim() {
+                _ if is_stopping => Err("stopping"),
+                Aim::Refuse => Err("the app is down, requests get 503"),
+                Aim::Hold if !is_exchanging => Err("nothing is live yet, requests wait"),
+                Aim::Live(_) | Aim::Hold if !self.fronts.has_any_current() => {
+                    Err("no front serves")
+                }
+                Aim::Live(_) | Aim::Hold => Ok(()),
+            },
+        }
     }
 
     /// Answer to `GET /status`.

@@ -162,6 +162,8 @@ pub(super) struct Keeper {
     began: Moment,
     pub(super) began_unix_seconds: u64,
     probing: JoinSet<()>,
+    /// Every lane last answered its probe then.
+    pub(super) lanes_answered: Moment,
     watchdog: Option<Duration>,
 }
 
@@ -252,7 +254,10 @@ impl Keeper {
                 // That is dealt with; the keeper itself is well.
                 log_up("watchdog", notify::watchdog());
             }
-            Happening::LanesAnswered => log_up("watchdog", notify::watchdog()),
+            Happening::LanesAnswered => {
+                self.lanes_answered = now();
+                log_up("watchdog", notify::watchdog());
+            }
             Happening::Reload => self.reload_by_signal(),
             Happening::Stop => self.stop(),
             Happening::ChildEnded => self.reap_orphans(),
@@ -264,6 +269,7 @@ impl Keeper {
         // An asker that left is no concern: the answer is dropped with its channel.
         match asked {
             Asked::Status(answer) => drop(answer.send(self.status())),
+            Asked::Health(answer) => drop(answer.send(self.health())),
             Asked::Metrics(answer) => drop(answer.send(self.metrics())),
             Asked::Reload(answer) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by command");

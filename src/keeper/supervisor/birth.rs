@@ -4,6 +4,7 @@ use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, now, unit};
 use crate::causes::chain;
 use crate::config::{self, AccessConfig, Config, ConfigError, HttpConfig};
 use crate::id::GenerationId;
+use crate::keeper::admin;
 use crate::keeper::adoption::{self, Remembered};
 use crate::keeper::cgroup::OwnGroup;
 use crate::keeper::control;
@@ -60,8 +61,9 @@ impl Keeper {
     ) -> Result<Self, KeeperError> {
         let mut kept = adoption::sort(given);
         let unit = unit(&options.name);
+        let (admin, sockets) = listeners::admin(kept.sockets());
         let listeners = match &options.mode {
-            Mode::Systemd => listeners::from_given(kept.sockets(), kept.listeners(), &unit)?,
+            Mode::Systemd => listeners::from_given(sockets, kept.listeners(), &unit)?,
             Mode::Foreground { host, port } => listeners::bind(host, *port)?,
         };
         let control = control::listen(
@@ -127,11 +129,15 @@ impl Keeper {
             began: now,
             began_unix_seconds: totals::unix_seconds(),
             probing: JoinSet::new(),
+            lanes_answered: now,
             watchdog: notify::watchdog_interval(),
             yard,
             options,
         };
         tokio::task::spawn_local(control::serve(control, outbox.clone()));
+        for fd in admin {
+            tokio::task::spawn_local(admin::serve(fd, outbox.clone()));
+        }
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
         tracing::info!(
             name: message_id::STARTED.name,
