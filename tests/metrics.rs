@@ -206,6 +206,8 @@ fn metrics_tell_what_happened_and_go_on_over_the_deaths_of_keeper_and_front() {
     assert!(value(&text, "gapless_last_reload_timestamp_seconds{}").unwrap() > 1e9);
     service.kill_keeper();
     service.wait_ready();
+    // What a front counted dies with it if it never told this keeper.
+    until(&service, "requests_total{class=\"2xx\"}", 8.0);
     let front = service.status().fronts[0].clone();
     process::end(front.pid, Signal::KILL);
     until(&service, "front_deaths_total{}", 1.0);
