@@ -190,10 +190,10 @@ impl Crew {
         let (id, slot, fails) = (self.id, life.slot, self.release.health.fails);
         match felt {
             Felt::Silent => {
-                tracing::warn!(generation = %id, worker = %slot, why = "silent", "{id} {slot} sent no WATCHDOG=1 in time, or says that it hangs, replacing it");
+                tracing::warn!(name: message_id::WORKER_HUNG.name, generation = %id, worker = %slot, why = "silent", "{id} {slot} sent no WATCHDOG=1 in time, or says that it hangs, replacing it");
             }
             Felt::Health(Pulse::Unwell { .. }, Some(seen)) => {
-                tracing::warn!(generation = %id, worker = %slot, why = %seen, "{id} {slot} failed {fails} health checks in a row, replacing it: {seen}");
+                tracing::warn!(name: message_id::WORKER_HUNG.name, generation = %id, worker = %slot, why = %seen, "{id} {slot} failed {fails} health checks in a row, replacing it: {seen}");
             }
             Felt::Health(_, Some(seen)) => {
                 tracing::debug!(generation = %id, worker = %slot, why = %seen, "{id} {slot} failed a health check: {seen}");

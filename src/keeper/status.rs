@@ -6,7 +6,7 @@ use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
 use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::id::Slot;
-use crate::systemd::notify;
+use crate::systemd::{message_id, notify};
 use std::time::Duration;
 
 /// A round asks every lane, and each has 5 s to answer.
@@ -38,10 +38,10 @@ impl Keeper {
         self.degraded = None;
         if is_degraded {
             let sentence = self.sentence();
-            tracing::error!("{sentence}");
+            tracing::error!(name: message_id::DEGRADED.name, "{sentence}");
             self.degraded = Some(sentence);
         } else if !self.plan.is_stopping() {
-            tracing::info!("no longer degraded: {}", self.sentence());
+            tracing::info!(name: message_id::HEALED.name, "no longer degraded: {}", self.sentence());
         }
     }
 

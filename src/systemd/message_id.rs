@@ -120,17 +120,17 @@ pub const WORKER_HUNG: Message = Message {
     id: "fc33127eb9d54fd8a82aa04e469244d3",
     meaning: "a worker did not answer in time and is replaced",
 };
-/// The restart budget is spent: no worker answers, and requests are refused.
+/// The restart budget is spent: tries grow rare, requests without a worker get 503.
 pub const DEGRADED: Message = Message {
     name: "degraded",
     id: "24db231bfef049efa03ab643450d11a5",
-    meaning: "the restart budget is spent: no worker answers, and requests are refused",
+    meaning: "the restart budget is spent: tries grow rare, requests without a worker get 503",
 };
-/// Workers answer again.
+/// No longer degraded.
 pub const HEALED: Message = Message {
     name: "healed",
     id: "454171977e1e46dfa6ccd20557731eda",
-    meaning: "workers answer again",
+    meaning: "no longer degraded",
 };
 /// A front was started.
 pub const FRONT_STARTED: Message = Message {

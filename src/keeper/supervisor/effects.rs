@@ -179,13 +179,8 @@ impl Keeper {
         if target == Target::Refuse {
             self.crews.values().for_each(Crew::turn_away);
         }
-        let was_refusing = self.fronts.cell().target == Target::Refuse;
-        let is_refusing = target == Target::Refuse;
         if !self.fronts.serve(target) {
             return;
-        }
-        if was_refusing != is_refusing && !self.plan.is_stopping() {
-            say_whether_degraded(is_refusing);
         }
         self.is_dirty = true;
         let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
@@ -362,13 +357,5 @@ impl Keeper {
         if let Some(crew) = self.crews.get(&id) {
             act(crew);
         }
-    }
-}
-
-fn say_whether_degraded(is_refusing: bool) {
-    if is_refusing {
-        tracing::error!(name: message_id::DEGRADED.name, "degraded: no worker stays up, requests get 503 until one does; see why it ends, and gapless reload starts anew at once");
-    } else {
-        tracing::info!(name: message_id::HEALED.name, "healed: requests are taken again");
     }
 }
