@@ -13,6 +13,7 @@
 
 mod world;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,6 +22,8 @@ use world::service::{SOON, Service};
 use world::{eventually, version};
 
 const QUICK: &str = "settle = \"100ms\"";
+/// For a busy machine.
+const SLACK: Duration = Duration::from_secs(3);
 /// "hi" as text.
 const HI: &[u8] = &[0x81, 2, b'h', b'i'];
 /// "service restart".
@@ -87,6 +90,65 @@ fn a_reload_ends_tunnels_in_their_window_and_then_the_old_generation_goes() {
         metrics.contains("gapless_tunnels_ended_total{} 5"),
         "{metrics}"
     );
+}
+
+/// When each of them heard 1012, counted from `since`.
+fn ends_of(sockets: &[TcpStream], since: Instant) -> Vec<Duration> {
+    let mut open: Vec<&TcpStream> = sockets.iter().collect();
+    let mut ends = Vec::new();
+    while !open.is_empty() {
+        let mut fds: Vec<_> = open
+            .iter()
+            .map(|socket| PollFd::new(*socket, PollFlags::IN))
+            .collect();
+        let limit = Timespec::try_from(SOON).unwrap();
+        assert!(poll(&mut fds, Some(&limit)).unwrap() > 0, "some stay open");
+        let at = since.elapsed();
+        let is_over: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut states = is_over.iter();
+        open.retain(|socket| {
+            let is_over = *states.next().unwrap();
+            if is_over {
+                let mut frame = [0; 4];
+                (&mut &**socket).read_exact(&mut frame).unwrap();
+                assert_eq!(frame, CLOSE_1012);
+                ends.push(at);
+            }
+            !is_over
+        });
+    }
+    ends
+}
+
+#[test]
+fn five_hundred_tunnels_end_spread_over_the_window_and_delay_no_swap() {
+    let window = Duration::from_secs(6);
+    let service = Service::probe(&version("v1"), QUICK, "[http]\ntunnels = \"6s\"");
+    let mut sockets: Vec<_> = (0..500).map(|_| open(&service)).collect();
+    sockets.iter_mut().for_each(echoes);
+    service.behave(&version("v2"));
+    let asked = Instant::now();
+    let reload = service.reload();
+    let reloaded = asked.elapsed();
+    assert!(reload.took < Duration::from_secs(4), "{reload}");
+    reload.expect_success();
+    let ends = ends_of(&sockets, asked);
+    drop(sockets);
+    assert!(ends.iter().all(|at| *at < reloaded + window + SLACK));
+    // Whoever comes back must not come back with all the others. Told over 4 s, so that all have
+    // ended when the window has.
+    let first = ends[0];
+    let mut each_second = [0; 4];
+    for at in ends {
+        let second = (at - first).as_secs().min(3);
+        each_second[usize::try_from(second).unwrap()] += 1;
+    }
+    let is_even = each_second.iter().all(|count| (60..=220).contains(count));
+    assert!(is_even, "{each_second:?}");
+    eventually("the old generation goes", SOON, || {
+        let status = service.status();
+        (status.generations.len() == 1 && status.requests.lost == 0).then_some(())
+    });
 }
 
 #[test]
