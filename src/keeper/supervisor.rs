@@ -154,6 +154,8 @@ pub(super) struct Keeper {
     is_dirty: bool,
     stops: u32,
     pub(super) status: String,
+    /// What was on its way to be live when this keeper adopted it.
+    was_coming: Option<GenerationId>,
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,

@@ -12,6 +12,8 @@ use std::time::Duration;
 /// So many messages has a start with four workers, and some more.
 const MESSAGES: usize = 30;
 const WORKERS: usize = 4;
+/// A reload of one worker, and its end.
+const MESSAGES_OF_RELOAD: usize = 14;
 /// A keeper that dies before leaves a front of which the next one knows nothing: its clients, of the
 /// first milliseconds of the first start, are lost.
 const FRONT_IS_WRITTEN_DOWN: usize = 5;
@@ -73,22 +75,61 @@ fn die_at(message: usize) {
     });
 }
 
-#[test]
-fn a_keeper_that_dies_at_any_message_of_its_start_is_followed_by_one_that_serves() {
+/// Two at a time.
+fn for_each_message(messages: usize, play: fn(usize)) {
     let next = std::sync::atomic::AtomicUsize::new(1);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let message = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if message > MESSAGES {
+                    if message > messages {
                         return;
                     }
-                    die_at(message);
+                    play(message);
                 }
             });
         }
     });
+}
+
+#[test]
+fn a_keeper_that_dies_at_any_message_of_its_start_is_followed_by_one_that_serves() {
+    for_each_message(MESSAGES, die_at);
+}
+
+/// Is killed at this message of a reload, and started again.
+fn die_at_reload(message: usize) {
+    let service = &mut Service::probe(&version("v1"), QUICK, "");
+    let load = Load::start(&service.address(), &["--clients", "2", "--idle", "2"]);
+    service.behave(&version("v2"));
+    service.kill_at_message(service.heard_so_far() + message);
+    service.signal(Signal::HUP);
+    let new_one_serves = |service: &Service| {
+        let status = service.try_status()?;
+        let is_alone = status.generations.len() == 1 && status.fronts.len() == 1;
+        // RELOADING=1 is the first: a signal may die with the keeper that was to hear it.
+        let is_new = message == 1 || service.get("/echo").body.starts_with("v2");
+        (is_alone && is_new).then_some(())
+    };
+    eventually("the keeper dies, or has done it", SOON, || {
+        if service.is_running() {
+            return new_one_serves(service);
+        }
+        Some(())
+    });
+    service.let_live();
+    if !service.is_running() {
+        service.start();
+    }
+    let what = format!("after message {message} the new version serves");
+    eventually(&what, SOON, || new_one_serves(service));
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+}
+
+#[test]
+fn a_keeper_that_dies_at_any_message_of_a_reload_is_followed_by_one_that_does_it() {
+    for_each_message(MESSAGES_OF_RELOAD, die_at_reload);
 }
 
 fn resident_kib(pid: u32) -> u64 {

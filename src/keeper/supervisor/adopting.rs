@@ -48,6 +48,7 @@ impl Keeper {
                 .extend(dead.into_iter().map(|slot| Event::WorkerExited(id, slot)));
         }
         self.bury_missing();
+        self.was_coming = self.plan.coming().map(|coming| coming.id);
     }
 
     fn take_up_front(&mut self, front: RememberedFront, kept: &mut Kept) {
@@ -91,6 +92,18 @@ impl Keeper {
                 self.events.push_back(event);
             }
         }
+    }
+
+    /// A worker of what was on its way to be live when the last keeper ended is gone, perhaps only
+    /// because of that end: whoever asked for it gets it, by one more try.
+    pub(super) fn begin_again(&mut self, event: &Event) -> Option<Event> {
+        let Event::WorkerExited(of, _) = *event else {
+            return None;
+        };
+        let coming = self.plan.coming().filter(|coming| coming.id == of)?;
+        self.was_coming.take_if(|id| *id == of)?;
+        tracing::info!(generation = %of, "{of} is begun again: a worker of it was lost with the keeper");
+        Some(Event::Begin(coming.terms.clone()))
     }
 
     /// No process is unknown to the keeper: whatever runs in a control group of ours that nobody

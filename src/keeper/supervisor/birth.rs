@@ -123,6 +123,7 @@ impl Keeper {
             is_dirty: true,
             stops: 0,
             status: String::new(),
+            was_coming: None,
             degraded: None,
             is_told_degraded: false,
             dropped_told: (0, None),

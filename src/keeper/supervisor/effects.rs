@@ -27,8 +27,11 @@ impl Keeper {
     pub(super) fn work(&mut self) {
         loop {
             while let Some(event) = self.events.pop_front() {
-                for effect in self.plan.step(now(), event) {
-                    self.carry_out(&effect);
+                let first = self.begin_again(&event);
+                for event in first.into_iter().chain([event]) {
+                    for effect in self.plan.step(now(), event) {
+                        self.carry_out(&effect);
+                    }
                 }
                 self.is_dirty = true;
             }
@@ -87,6 +90,9 @@ impl Keeper {
     }
 
     fn begun(&mut self, id: GenerationId) {
+        // Before anything of it is there: whoever asked for it gets it from the next keeper, too.
+        self.save_state();
+        self.is_dirty = true;
         let Some(terms) = self.plan.generation(id).map(|generation| &generation.terms) else {
             return;
         };
