@@ -54,8 +54,9 @@ impl HealthConfig {
 impl Default for RestartConfig {
     fn default() -> Self {
         Self {
-            // As StartLimitBurst=. With a delay that doubles, ten never come within the interval.
-            burst: 5,
+            // A death every other second is answered at once for as long as it goes on; deaths with
+            // doubling delays between them reach it within the interval, which ten never do.
+            burst: 6,
             interval: Duration::from_secs(10),
             delay_min: Duration::from_millis(100),
             delay_max: Duration::from_secs(30),

@@ -216,7 +216,7 @@ impl HealthWritten {
 impl RestartWritten {
     fn read(section: &mut Section<'_, '_>) -> Self {
         Self {
-            burst: section.number("burst", "burst = 5"),
+            burst: section.number("burst", "burst = 6"),
             interval: section.duration("interval", r#"interval = "10s""#),
             delay_min: section.duration("delay_min", r#"delay_min = "100ms""#),
             delay_max: section.duration("delay_max", r#"delay_max = "30s""#),
