@@ -41,6 +41,8 @@ pub struct Config {
     pub restart: RestartConfig,
     /// What the front is born with; a change needs a new front.
     pub http: HttpConfig,
+    /// What a generation may take of the machine.
+    pub limits: LimitsConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -118,6 +120,17 @@ pub struct RestartConfig {
     pub delay_min: Duration,
     /// The longest delay between two tries.
     pub delay_max: Duration,
+}
+
+/// `[limits]`: what all processes of one generation may take together; none: as much as the unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsConfig {
+    /// Bytes, without swap.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+    /// Percent of one CPU.
+    pub cpu: Option<u32>,
 }
 
 /// `[http]`: everything that the front needs to know. It is born with it and never reconfigured.

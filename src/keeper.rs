@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod happening;
 pub mod health;
 pub mod lane_probe;
+pub mod limits;
 pub mod listeners;
 pub mod metrics;
 pub mod notice;

@@ -180,6 +180,7 @@ fn defaults(directory: &Path) -> Config {
         health: config::HealthConfig::default(),
         restart: config::RestartConfig::default(),
         http: config::HttpConfig::default(),
+        limits: config::LimitsConfig::default(),
         log: config::LogConfig::default(),
     }
 }
@@ -216,6 +217,9 @@ fn the_packaged_configuration_shows_the_defaults() {
         "path",
         "lanes",
         "connections_per_address_max",
+        "memory",
+        "tasks",
+        "cpu",
     ];
     let is_default = |line: &str| {
         !examples

@@ -3,8 +3,8 @@
 use super::output::say;
 use super::{CheckArgs, CliError, Exit};
 use crate::config::{
-    self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig, Listen,
-    LogConfig, ProxyProtocol, RestartConfig,
+    self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig,
+    LimitsConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
 };
 use anstyle::{AnsiColor, Style};
 use std::path::Path;
@@ -36,6 +36,7 @@ fn render(file: &Path, config: &Config) -> String {
         health: HealthConfig::default(),
         restart: RestartConfig::default(),
         http: HttpConfig::default(),
+        limits: LimitsConfig::default(),
         log: LogConfig::default(),
     };
     let changed: Vec<_> = settings(config)
@@ -89,6 +90,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         health,
         restart,
         http,
+        limits,
         log,
     } = config;
     let duration = |duration: Duration| AsDuration(duration).to_string();
@@ -160,6 +162,18 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
             "[http] retry_after",
             duration(Duration::from_secs(http.retry_after_seconds.into())),
         ),
+        (
+            "[limits] memory",
+            or_none(&limits.memory.map(size).unwrap_or_default()),
+        ),
+        (
+            "[limits] tasks",
+            or_none(&limits.tasks.map(|max| max.to_string()).unwrap_or_default()),
+        ),
+        (
+            "[limits] cpu",
+            or_none(&limits.cpu.map(|cpu| format!("{cpu}%")).unwrap_or_default()),
+        ),
         ("[log] level", log.level.clone()),
         ("[log] access", log.access.wanted.to_string()),
         ("[log] access_query", log.access.has_query.to_string()),
@@ -191,6 +205,7 @@ mod tests {
             health: HealthConfig::default(),
             restart: RestartConfig::default(),
             http: HttpConfig::default(),
+            limits: LimitsConfig::default(),
             log: LogConfig::default(),
         }
     }

@@ -20,6 +20,12 @@ use std::time::Duration;
 
 /// For the keeper to write everything down.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// The limits of a generation, each with its controller.
+const LIMITS: [(&str, &str); 3] = [
+    ("memory", "memory.max"),
+    ("pids", "pids.max"),
+    ("cpu", "cpu.max"),
+];
 /// What its owner needs to end a control group: the files that root gives away with it.
 const GIVEN_AWAY: [&str; 4] = ["", "cgroup.procs", "cgroup.kill", "cgroup.threads"];
 
@@ -62,6 +68,10 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
             what: "sort the survivors",
             source,
         })?;
+        limit(&families, &scope).map_err(|source| CliError::Internal {
+            what: "limit the survivors as before",
+            source,
+        })?;
     }
     Ok(Exit::Done)
 }
@@ -89,6 +99,8 @@ struct Family {
     name: String,
     owner: (u32, u32),
     pids: Vec<u32>,
+    /// Controller, file and value of each limit that was set.
+    limits: Vec<(&'static str, &'static str, String)>,
 }
 
 fn families(group: &Path) -> Vec<Family> {
@@ -97,12 +109,40 @@ fn families(group: &Path) -> Vec<Family> {
         let metadata = std::fs::metadata(&path).ok()?;
         let pids = cgroup::processes_below(&path);
         let owner = (metadata.uid(), metadata.gid());
-        (!pids.is_empty()).then_some(Family { name, owner, pids })
+        let limits = limits(&path);
+        (!pids.is_empty()).then_some(Family {
+            name,
+            owner,
+            pids,
+            limits,
+        })
     };
     cgroup::children_of(group)
         .into_iter()
         .filter_map(family)
         .collect()
+}
+
+fn limits(group: &Path) -> Vec<(&'static str, &'static str, String)> {
+    let limit = |(controller, file)| {
+        let value = std::fs::read_to_string(group.join(file)).ok()?;
+        (!value.starts_with("max")).then(|| (controller, file, value.trim_end().to_owned()))
+    };
+    LIMITS.into_iter().filter_map(limit).collect()
+}
+
+/// What was limited stays so. Memory is counted anew: what is in use already stays with the group
+/// where it was taken. Only once every process is in a group below: the kernel wants the scope's own
+/// to be empty.
+fn limit(families: &[Family], scope: &Path) -> io::Result<()> {
+    for family in families {
+        for (controller, file, value) in &family.limits {
+            let enabled = format!("+{controller}");
+            std::fs::write(scope.join("cgroup.subtree_control"), enabled)?;
+            std::fs::write(scope.join(&family.name).join(file), value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Every generation and front keeps a control group of its own in the scope, and its owner may end
@@ -138,6 +178,30 @@ fn give_away(group: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_move_with_the_generation_that_has_them() {
+        let root = std::env::temp_dir().join(format!("gl-handover-{}", std::process::id()));
+        let (unit, scope) = (root.join("unit"), root.join("scope"));
+        for group in ["unit/g1", "unit/f1", "scope/g1", "scope/f1"] {
+            std::fs::create_dir_all(root.join(group)).unwrap();
+        }
+        let write = |file: &str, text: &str| std::fs::write(unit.join(file), text).unwrap();
+        write("g1/cgroup.procs", "7\n");
+        write("f1/cgroup.procs", "8\n");
+        write("g1/memory.max", "1048576\n");
+        write("g1/pids.max", "max\n");
+        write("g1/cpu.max", "150000 100000\n");
+        write("f1/memory.max", "max\n");
+        limit(&families(&unit), &scope).unwrap();
+        let read = |file: &str| std::fs::read_to_string(scope.join(file)).ok();
+        assert_eq!(read("g1/memory.max").unwrap(), "1048576");
+        assert_eq!(read("g1/cpu.max").unwrap(), "150000 100000");
+        assert_eq!(read("g1/pids.max"), None);
+        assert_eq!(read("f1/memory.max"), None);
+        assert_eq!(read("cgroup.subtree_control").unwrap(), "+cpu");
+        std::fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn the_scopes_of_an_instance_are_found_by_its_unit() {

@@ -7,11 +7,12 @@ use super::problem::{Place, Problem};
 use super::program;
 use super::quantity::{AsDuration, AsSize};
 use super::written::{
-    AppWritten, HealthWritten, HttpWritten, Key, LogWritten, Maybe, Placed, RestartWritten, Written,
+    AppWritten, HealthWritten, HttpWritten, Key, LimitsWritten, LogWritten, Maybe, Placed,
+    RestartWritten, Written,
 };
 use super::{
     AccessConfig, AccessFormat, AccessWanted, AppConfig, Config, ConfigSource, HealthConfig,
-    HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
+    HttpConfig, LimitsConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ const TEN_MILLIS: Duration = Duration::from_millis(10);
 
 /// Processes of one generation.
 const WORKERS: RangeInclusive<u32> = 1..=256;
+
+/// Of one CPU: below, the kernel takes no quota; above, no machine has so many.
+const CPU_PERCENT: RangeInclusive<u32> = 1..=100_000;
 
 /// Variables by which gapless and systemd speak to the app; a value from the file would break the
 /// way the app is reached or watched.
@@ -55,6 +59,7 @@ pub fn mean(text: &str, written: Written, source: &ConfigSource) -> (Config, Vec
         health: meaning.health(written.health),
         restart: meaning.restart(written.restart),
         http: meaning.http(written.http),
+        limits: meaning.limits(written.limits),
         log: meaning.log(written.log),
     };
     meaning.passes_within_boot(&config, has_path.is_some(), passes.as_ref());
@@ -469,6 +474,28 @@ impl Meaning<'_> {
             .duration(whole, SECOND..=HOUR, default_duration)
             .as_secs();
         u32::try_from(seconds).unwrap_or(default)
+    }
+
+    fn limits(&mut self, limits: LimitsWritten) -> LimitsConfig {
+        let tasks = self.optional(limits.tasks, &(1..=4_194_304), |tasks| tasks);
+        LimitsConfig {
+            memory: self.optional(limits.memory, &((1 << 20)..=(1 << 50)), AsSize),
+            tasks: tasks.and_then(|tasks| u32::try_from(tasks).ok()),
+            cpu: limits.cpu.and_then(|placed| self.percent(&placed)),
+        }
+    }
+
+    fn percent(&mut self, placed: &Placed<String>) -> Option<u32> {
+        let digits = placed.value.strip_suffix('%').map(str::trim_end);
+        let percent = digits.and_then(|digits| digits.parse().ok());
+        let percent = percent.filter(|percent| CPU_PERCENT.contains(percent));
+        if percent.is_none() {
+            let message = format!("{} = {:?} is no share of a CPU", placed.key, placed.value);
+            let remedy = "write percent of one CPU, from 1% to 100000%: cpu = \"150%\" is one and a \
+                          half";
+            self.report(placed, message, None, remedy.to_owned());
+        }
+        percent
     }
 
     fn log(&mut self, log: LogWritten) -> LogConfig {

@@ -49,6 +49,7 @@ pub struct Written {
     pub health: HealthWritten,
     pub restart: RestartWritten,
     pub http: HttpWritten,
+    pub limits: LimitsWritten,
     pub log: LogWritten,
 }
 
@@ -113,6 +114,14 @@ pub struct HttpWritten {
     pub trusted_proxies: Maybe<Vec<String>>,
     pub proxy_protocol: Maybe<String>,
     pub retry_after: Maybe<Duration>,
+}
+
+/// `[limits]`
+#[derive(Debug)]
+pub struct LimitsWritten {
+    pub memory: Maybe<u64>,
+    pub tasks: Maybe<i64>,
+    pub cpu: Maybe<String>,
 }
 
 /// `[log]`
@@ -249,6 +258,16 @@ impl HttpWritten {
                 .texts("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
             proxy_protocol: section.text("proxy_protocol", r#"proxy_protocol = "require""#),
             retry_after: section.duration("retry_after", r#"retry_after = "5s""#),
+        }
+    }
+}
+
+impl LimitsWritten {
+    fn read(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            memory: section.size("memory", r#"memory = "512MiB""#),
+            tasks: section.number("tasks", "tasks = 512"),
+            cpu: section.text("cpu", r#"cpu = "150%""#),
         }
     }
 }

@@ -23,6 +23,8 @@ const KILL_ROUNDS: u32 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnGroup {
     directory: PathBuf,
+    /// We live in a group below (DelegateSubgroup=), so that none of our processes is in it.
+    is_vacant: bool,
 }
 
 impl OwnGroup {
@@ -35,7 +37,31 @@ impl OwnGroup {
             .map(Path::new)
             .find(|mount| mount.join("cgroup.procs").exists())?;
         let directory = mount.join(path.trim_start_matches('/'));
-        is_delegated(&directory).then_some(Self { directory })
+        if let Some(above) = above_subgroup(&directory) {
+            return Some(Self::at(above, true));
+        }
+        is_delegated(&directory).then_some(Self::at(directory, false))
+    }
+
+    pub(super) fn at(directory: PathBuf, is_vacant: bool) -> Self {
+        Self {
+            directory,
+            is_vacant,
+        }
+    }
+
+    /// Whether controllers can be enabled for the groups in it.
+    pub fn is_vacant(&self) -> bool {
+        self.is_vacant
+    }
+
+    /// Lets the groups in it be limited by a controller: `memory`.
+    ///
+    /// # Errors
+    /// ENOENT when the group has not got the controller itself.
+    pub fn enable(&self, controller: &str) -> io::Result<()> {
+        let file = self.directory.join("cgroup.subtree_control");
+        std::fs::write(file, format!("+{controller}"))
     }
 
     /// Where it is.
@@ -111,16 +137,20 @@ fn v2_path(own: &str) -> Option<&str> {
     own.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// With DelegateSubgroup= we live one level below the group that is marked, and all of it is ours.
+fn above_subgroup(directory: &Path) -> Option<PathBuf> {
+    let above = directory.parent()?;
+    let is_ours = !is_marked(directory)
+        && is_marked(above)
+        && access(above, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    is_ours.then(|| above.to_owned())
+}
+
 /// For an ordinary user the permissions tell. Root may write anywhere, also where others live: there
 /// only the mark that systemd sets says that the group is ours alone.
 fn is_delegated(directory: &Path) -> bool {
     let writable = access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    let marked = || {
-        let above = directory.parent();
-        // With DelegateSubgroup= we live one level below the group that is marked.
-        is_marked(directory) || above.is_some_and(is_marked)
-    };
-    writable && (!geteuid().is_root() || marked())
+    writable && (!geteuid().is_root() || is_marked(directory))
 }
 
 /// The extended attribute of systemd's cgroup delegation (user.delegate since 254, trusted.delegate

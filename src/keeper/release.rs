@@ -1,7 +1,7 @@
 //! What to run: a release, resolved once and immutable.
 
 use super::plan::Terms;
-use crate::config::{AppConfig, Config, HealthConfig, Listen, RestartConfig};
+use crate::config::{AppConfig, Config, HealthConfig, LimitsConfig, Listen, RestartConfig};
 use serde::{Deserialize, Serialize};
 
 /// One release. Written down with the state, so that the next keeper respawns its workers exactly
@@ -16,6 +16,9 @@ pub struct Release {
     pub health: HealthConfig,
     /// How often they may be respawned.
     pub restart: RestartConfig,
+    /// What all its processes may take together. Absent from what a keeper without it wrote down.
+    #[serde(default)]
+    pub limits: LimitsConfig,
     /// Lines a second that a worker may write to the log.
     pub lines_per_second_max: u32,
 }
@@ -29,6 +32,7 @@ impl Release {
             app: config.app.clone(),
             health: config.health.clone(),
             restart: config.restart.clone(),
+            limits: config.limits.clone(),
             lines_per_second_max: config.log.app_lines_per_second_max,
         }
     }

@@ -81,6 +81,8 @@ impl Keeper {
             .plan
             .coming()
             .map(|coming| format!("; starting {}", coming.id));
+        let unlimited = self.unlimited.as_ref();
+        let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));
         let draining = self.plan.generations().filter(|g| g.phase.is_draining());
         let draining: Vec<_> = draining.map(|g| g.id.to_string()).collect();
         let draining = (!draining.is_empty())
@@ -89,6 +91,7 @@ impl Keeper {
             Some(serving),
             coming,
             draining,
+            unlimited,
             self.failure(),
             self.death(),
         ]

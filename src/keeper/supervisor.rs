@@ -159,6 +159,8 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    /// Why the limits of the newest generation are not in force.
+    pub(super) unlimited: Option<String>,
     /// Dropped access log entries that were told of, and when.
     dropped_told: (u64, Option<Moment>),
     began: Moment,

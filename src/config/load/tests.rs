@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{
-    AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
+    AppConfig, HealthConfig, HttpConfig, LimitsConfig, Listen, LogConfig, ProxyProtocol,
+    RestartConfig,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -59,6 +60,7 @@ fn a_command_is_enough_and_the_rest_are_defaults() {
         health: HealthConfig::default(),
         restart: RestartConfig::default(),
         http: HttpConfig::default(),
+        limits: LimitsConfig::default(),
         log: LogConfig::default(),
     };
     assert_eq!(of("[app]\ncommand = [\"server\"]").unwrap(), expected);
@@ -86,6 +88,10 @@ fn every_key_has_its_meaning() {
         body_bytes_max = "64MB"
         trusted_proxies = ["10.0.0.0/8", "::1"]
         retry_after = "1min"
+        [limits]
+        memory = "512MiB"
+        tasks = 512
+        cpu = "150%"
         [log]
         level = "info,gapless::front=debug"
     "#;
@@ -104,7 +110,23 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.http.body_bytes_max, 64_000_000);
     assert_eq!(config.http.trusted_proxies.len(), 2);
     assert_eq!(config.http.retry_after_seconds, 60);
+    let limits = LimitsConfig {
+        memory: Some(512 << 20),
+        tasks: Some(512),
+        cpu: Some(150),
+    };
+    assert_eq!(config.limits, limits);
     assert_eq!(config.log.level, "info,gapless::front=debug");
+}
+
+#[test]
+fn a_share_of_a_cpu_is_percent() {
+    for wrong in ["150", "1.5", "0%", "-1%", "%", "100001%"] {
+        let text = format!("[app]\ncommand = [\"x\"]\n[limits]\ncpu = \"{wrong}\"");
+        let said = of(&text).unwrap_err().to_string();
+        assert!(said.contains("is no share of a CPU"), "{said}");
+        assert!(said.contains("150%"), "{said}");
+    }
 }
 
 #[test]
@@ -145,7 +167,7 @@ fn all_problems_are_shown_at_once_in_the_order_of_the_file() {
    :  ^|^
    :   `-- did you mean [http]?
    `----
-  help: the tables are [app], [health], [restart], [http], [log]
+  help: the tables are [app], [health], [restart], [http], [limits], [log]
 
   x [http] hold: "5m" has the unknown unit "m"
    ,-[gapless.toml:8:8]

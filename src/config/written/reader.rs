@@ -2,8 +2,8 @@
 //! stays behind unknown.
 
 use super::{
-    AppWritten, HealthWritten, HttpWritten, Key, KnownTable, LogWritten, Maybe, Placed,
-    RestartWritten, Written,
+    AppWritten, HealthWritten, HttpWritten, Key, KnownTable, LimitsWritten, LogWritten, Maybe,
+    Placed, RestartWritten, Written,
 };
 use crate::config::problem::{Place, Problem};
 use crate::config::quantity::{self, QuantityError};
@@ -39,6 +39,7 @@ impl<'t> Reader<'t> {
             health: self.table("health", HealthWritten::read),
             restart: self.table("restart", RestartWritten::read),
             http: self.table("http", HttpWritten::read),
+            limits: self.table("limits", LimitsWritten::read),
             log: self.table("log", LogWritten::read),
         }
     }

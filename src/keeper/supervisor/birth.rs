@@ -126,6 +126,7 @@ impl Keeper {
             was_coming: None,
             degraded: None,
             is_told_degraded: false,
+            unlimited: None,
             dropped_told: (0, None),
             began: now,
             began_unix_seconds: totals::unix_seconds(),

@@ -8,11 +8,14 @@ use crate::keeper::crew::Crew;
 use crate::keeper::death::Death;
 use crate::keeper::fronts::Birth;
 use crate::keeper::happening::{Felt, WorkerLife};
+use crate::keeper::limits;
 use crate::keeper::notice::Notice;
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
+use crate::keeper::release::Release;
 use crate::link::{LIFECYCLE_BOUNDS, Target};
 use crate::systemd::{message_id, notify};
+use std::path::Path;
 use std::time::Duration;
 
 /// A front that died this young is replaced with a delay.
@@ -106,6 +109,7 @@ impl Keeper {
                 None
             }
         });
+        self.limit(&release, cgroup.as_deref());
         let is_repeating = self.plan.is_repeating(id);
         if !is_repeating {
             tracing::info!(name: message_id::BEGUN.name, generation = %id, release = release.label, "{id} begins: release {}", release.label);
@@ -118,6 +122,16 @@ impl Keeper {
         {
             tracing::warn!(error = %chain(&error), "generation number not written, it may be used again after a reboot: {}", chain(&error));
         }
+    }
+
+    /// A limit that is not in force is told at once, and in every status until one is.
+    fn limit(&mut self, release: &Release, cgroup: Option<&Path>) {
+        let applied = limits::apply(&release.limits, self.group.as_ref(), cgroup);
+        let unlimited = applied.err().map(|error| error.to_string());
+        if let Some(why) = unlimited.as_ref().filter(|_| unlimited != self.unlimited) {
+            tracing::error!(why = %why, "[limits] are not in force: {why}");
+        }
+        self.unlimited = unlimited;
     }
 
     /// What is tried again and again is told once.
