@@ -225,6 +225,9 @@ fn is_ours(name: &str) -> bool {
 /// As prctl(2); the caller logs it and goes on.
 pub fn harden_self() -> io::Result<()> {
     rustix::thread::set_name(c"gapless")?;
+    // rustix reads /proc/self/auxv once, when first asked, and panics when it cannot. Before Linux
+    // 6.4 it can only as long as we are dumpable.
+    rustix::param::page_size();
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
