@@ -18,8 +18,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use world::service::{SOON, Service};
-use world::{Behaviour, eventually, is_long, process, version};
+use world::cgroup::freeze_thread;
+use world::service::{Message, SOON, Service, get_unix};
+use world::{Behaviour, eventually, is_long, process, skip, version};
 
 const QUICK: &str = "settle = \"100ms\"";
 
@@ -233,40 +234,92 @@ fn many_replacements_leave_nothing_in_the_fd_store() {
 
 // ---- lanes
 
-#[test]
-fn a_front_whose_lanes_hang_is_replaced_and_the_app_and_the_watchdog_go_on() {
-    let limit = Duration::from_secs(6);
+/// systemd's watchdog ends the keeper after so long: before, the front is replaced.
+const WATCHDOG: Duration = Duration::from_secs(6);
+
+/// The name and pid of the front that serves, and no other is there.
+fn the_front(service: &Service) -> (String, u32) {
+    eventually("one front serves", SOON, || {
+        let fronts = service.status().fronts;
+        let is_alone = fronts.len() == 1 && fronts[0].state == "serving";
+        is_alone.then(|| (fronts[0].id.to_string(), fronts[0].pid))
+    })
+}
+
+fn under_a_watchdog(more: &str) -> Service {
     let mut service = Service::new("gapless");
     service.listen_tcp("http");
-    service.watch(limit);
+    service.watch(WATCHDOG);
     service.behave(&version("v1"));
-    service.configure_probe(QUICK, "");
+    service.configure_probe(QUICK, more);
     service.start();
     service.wait_ready();
-    let app = pids(&service);
-    let hung = eventually("a front serves", SOON, || {
-        let fronts = service.status().fronts;
-        fronts
-            .iter()
-            .find(|it| it.state == "serving")
-            .map(|it| it.pid)
-    });
-    let mark = service.heard_so_far();
-    // Every lane at once: a signal stops all threads of a process.
-    assert!(process::signal(hung, Signal::STOP));
+    service
+}
+
+fn wait_for_another_front(service: &Service, hung: u32) {
     eventually("another front serves", SOON, || {
-        let fronts = service.status().fronts;
-        let is_next = fronts.len() == 1 && fronts[0].pid != hung;
-        (is_next && fronts[0].state == "serving").then_some(())
+        (the_front(service).1 != hung).then_some(())
     });
-    service.get("/").expect_ok();
-    assert_eq!(pids(&service), app);
+    assert!(process::see(hung).is_none(), "{}", service.story());
+}
+
+/// From the start on, over all that happened, and twice more.
+fn expect_the_watchdog_was_fed(service: &Service) {
+    let is_feed = |message: &&Message| message.get("WATCHDOG") == Some("1");
+    let since = Instant::now();
     let fed = service.wait_for("WATCHDOG=1, twice more", SOON, |heard| {
-        let fed = heard.messages[mark - 1..].iter();
-        let fed = fed.filter(|message| message.get("WATCHDOG") == Some("1"));
+        let fed = heard.messages.iter().filter(is_feed);
         let at: Vec<_> = fed.map(|message| message.at).collect();
-        (at.len() >= 4).then_some(at)
+        (at.iter().filter(|at| **at > since).count() >= 2).then_some(at)
     });
     let longest = fed.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-    assert!(longest < limit, "a pause of {longest:?}");
+    assert!(longest < WATCHDOG, "a pause of {longest:?}");
+}
+
+#[test]
+fn a_front_whose_lanes_hang_is_replaced_and_the_app_and_the_watchdog_go_on() {
+    let service = under_a_watchdog("");
+    let app = pids(&service);
+    let (_, hung) = the_front(&service);
+    // Every lane at once: a signal stops all threads of a process.
+    assert!(process::signal(hung, Signal::STOP));
+    wait_for_another_front(&service, hung);
+    service.get("/").expect_ok();
+    assert_eq!(pids(&service), app);
+    expect_the_watchdog_was_fed(&service);
+}
+
+/// What its front has accepted is lost with it, by whichever lane; nobody is refused meanwhile.
+#[test]
+fn one_lane_that_hangs_has_its_front_replaced_and_the_app_and_the_watchdog_go_on() {
+    let service = under_a_watchdog("[http]\nlanes = 2");
+    let app = pids(&service);
+    let (name, hung) = the_front(&service);
+    let load = service.load(&["--kinds", "get,new", "--clients", "16", "--idle", "16"]);
+    let frozen = match freeze_thread(hung, &name, "lane-1") {
+        Ok(frozen) => frozen,
+        Err(why) => return skip(&format!("no single thread can be frozen here: {why}")),
+    };
+    let began = Instant::now();
+    // The front is not dead, and not all of it hangs.
+    let other = service.runtime_directory().join(format!("{name}-lane0"));
+    assert_eq!(get_unix(&other, "/").status, 204);
+    wait_for_another_front(&service, hung);
+    let took = began.elapsed();
+    assert!(took < WATCHDOG, "after {took:?}");
+    let journal = service.journal();
+    let silent = format!("a lane of {name} did not answer its probe");
+    assert!(journal.contains(&silent), "{journal}");
+    let counted = load.finish();
+    // Each client waits for one answer at a time, and the next front takes what it asks then.
+    assert!(counted.lost <= 16 && counted.refused == 0, "{counted:#?}");
+    let load = service.load(&["--clients", "16", "--idle", "16"]);
+    expect_the_watchdog_was_fed(&service);
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(pids(&service), app);
+    let group = frozen.parent().unwrap();
+    eventually("its group is gone", SOON, || {
+        (!group.exists()).then_some(())
+    });
 }

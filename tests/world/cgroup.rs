@@ -2,9 +2,10 @@
 //! machine has cgroup2 and we are root. It tells exactly which processes are the service's, and it
 //! keeps services that run side by side apart.
 
-use super::unique;
+use super::{eventually, unique};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Removed with the value, once it is empty.
 pub struct Cgroup(pub PathBuf);
@@ -36,6 +37,51 @@ impl Cgroup {
         collect(&self.0, &mut all);
         all
     }
+}
+
+/// Freezes one thread of a process that is in the group `name`, while its other threads run on.
+/// SIGSTOP cannot do that. SIGKILL ends a frozen one, too.
+///
+/// The thread alone moves into a group below, a threaded one. Where that is, or why it cannot be.
+pub fn freeze_thread(pid: u32, name: &str, thread: &str) -> Result<PathBuf, String> {
+    let group = group_of(pid).ok_or("no cgroup2 is mounted")?;
+    if !group.ends_with(name) {
+        // Root makes the played service's; and never would we touch the group that we run in.
+        return Err(format!("{} is no group of {name} alone", group.display()));
+    }
+    let below = group.join("frozen");
+    std::fs::create_dir(&below).map_err(|error| format!("{}: {error}", below.display()))?;
+    let write = |file: &str, value: &str| {
+        let failed = |error| format!("{value} to {file} of {}: {error}", below.display());
+        std::fs::write(below.join(file), value).map_err(failed)
+    };
+    write("cgroup.type", "threaded")?;
+    write("cgroup.threads", &thread_of(pid, thread).to_string())?;
+    write("cgroup.freeze", "1")?;
+    eventually("the thread is frozen", Duration::from_secs(10), || {
+        let events = std::fs::read_to_string(below.join("cgroup.events")).ok()?;
+        events.contains("frozen 1").then_some(())
+    });
+    Ok(below)
+}
+
+/// In cgroup2, whatever there is of version 1 beside it.
+fn group_of(pid: u32) -> Option<PathBuf> {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount_point()?.join(path))
+}
+
+fn thread_of(pid: u32, name: &str) -> u32 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut threads = threads.map(|thread| thread.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        let comm = std::fs::read_to_string(path.join("comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let path = threads.find(is_it);
+    let path = path.unwrap_or_else(|| panic!("{pid} has no thread {name}"));
+    path.file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
 fn mount_point() -> Option<PathBuf> {
