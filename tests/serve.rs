@@ -701,6 +701,20 @@ fn holdings(pid: u32) -> Holdings {
     }
 }
 
+/// What it holds when that stays for half a second: questions of ours and of the keeper, to each lane
+/// now and then, come and go.
+fn steady_holdings(pid: u32) -> Holdings {
+    let (mut last, mut since) = (holdings(pid), Instant::now());
+    eventually("it holds the same for a while", SOON, || {
+        let now = holdings(pid);
+        if (&now.fds, now.threads) != (&last.fds, last.threads) {
+            (last, since) = (now, Instant::now());
+            return None;
+        }
+        (since.elapsed() > Duration::from_millis(500)).then_some(now)
+    })
+}
+
 /// What it holds when it holds what it held then, or after a while: a question of ours may still
 /// be closing.
 fn settled_holdings(pid: u32, then: &Holdings) -> Holdings {
@@ -736,7 +750,7 @@ fn many_reloads_leave_keeper_and_front_as_they_were() {
     (0..10).for_each(reload);
     wait_settled(&service);
     let pids = [service.main_pid(), front_pid(&service)];
-    let before = pids.map(|pid| (holdings(pid), resident_kib(pid)));
+    let before = pids.map(|pid| (steady_holdings(pid), resident_kib(pid)));
     let stored = service.heard(world::service::Heard::stored);
     (10..210).for_each(reload);
     wait_settled(&service);

@@ -71,7 +71,7 @@ fn wait_degraded(service: &Service) {
 
 /// Asks all the time; how long the 503s took, and when the app died.
 fn ask_for(service: &Service, time: Duration) -> (Vec<Duration>, Vec<Instant>) {
-    let (mut took, mut deaths) = (Vec::new(), Vec::new());
+    let (mut took, mut deaths, mut cut) = (Vec::new(), Vec::new(), 0);
     let mut seen = service.journal().matches(DEATH).count();
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -80,6 +80,9 @@ fn ask_for(service: &Service, time: Duration) -> (Vec<Duration>, Vec<Instant>) {
         if reply.status == 503 {
             took.push(began.elapsed());
             assert!(reply.header("retry-after").is_some(), "{reply:?}");
+        } else if reply.status == 502 {
+            // The dying one had it, and so had the next connection to it.
+            cut += 1;
         } else {
             // In its moment, while it has not died yet.
             assert_eq!(reply.status, 200, "{reply:?}");
@@ -91,6 +94,7 @@ fn ask_for(service: &Service, time: Duration) -> (Vec<Duration>, Vec<Instant>) {
         }
         std::thread::sleep(PAUSE);
     }
+    assert!(cut <= deaths.len(), "{cut} cut in {} deaths", deaths.len());
     (took, deaths)
 }
 
