@@ -4,6 +4,7 @@ use crate::QUICK;
 use crate::world::load::Load;
 use crate::world::service::{SOON, Service};
 use crate::world::{eventually, process, version};
+use gapless::api::Status;
 use rustix::net::SendFlags;
 use rustix::process::Signal;
 use std::os::unix::net::UnixDatagram;
@@ -98,32 +99,32 @@ fn a_keeper_that_dies_at_any_message_of_its_start_is_followed_by_one_that_serves
     for_each_message(MESSAGES, die_at);
 }
 
+/// Whether only this version is left, and serves.
+fn serves_alone(service: &Service, wanted: &str) -> bool {
+    let is_alone = |status: Status| status.generations.len() == 1 && status.fronts.len() == 1;
+    service.try_status().is_some_and(is_alone) && service.get("/echo").body.starts_with(wanted)
+}
+
 /// Is killed at this message of a reload, and started again.
 fn die_at_reload(message: usize) {
-    let service = &mut Service::probe(&version("v1"), QUICK, "");
+    let mut service = Service::probe(&version("v1"), QUICK, "");
     let load = Load::start(&service.address(), &["--clients", "2", "--idle", "2"]);
     service.behave(&version("v2"));
     service.kill_at_message(service.heard_so_far() + message);
     service.signal(Signal::HUP);
-    let new_one_serves = |service: &Service| {
-        let status = service.try_status()?;
-        let is_alone = status.generations.len() == 1 && status.fronts.len() == 1;
-        // RELOADING=1 is the first: a signal may die with the keeper that was to hear it.
-        let is_new = message == 1 || service.get("/echo").body.starts_with("v2");
-        (is_alone && is_new).then_some(())
-    };
     eventually("the keeper dies, or has done it", SOON, || {
-        if service.is_running() {
-            return new_one_serves(service);
-        }
-        Some(())
+        (!service.is_running() || serves_alone(&service, "v2")).then_some(())
     });
     service.let_live();
-    if !service.is_running() {
-        service.start();
-    }
+    // RELOADING=1 is the first: a signal may die with the keeper that was to hear it.
+    let wanted = if message == 1 { "v" } else { "v2" };
     let what = format!("after message {message} the new version serves");
-    eventually(&what, SOON, || new_one_serves(service));
+    eventually(&what, SOON, || {
+        if !service.is_running() {
+            service.start();
+        }
+        serves_alone(&service, wanted).then_some(())
+    });
     load.finish().expect_nothing_lost().expect_nothing_closed();
 }
 
