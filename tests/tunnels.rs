@@ -152,6 +152,20 @@ fn five_hundred_tunnels_end_spread_over_the_window_and_delay_no_swap() {
 }
 
 #[test]
+fn a_lease_that_no_report_has_told_yet_holds_its_generation() {
+    let service = Service::probe(
+        &version("v1"),
+        "settle = \"0s\"",
+        "[http]\ntunnels = \"1s\"",
+    );
+    for _ in 0..12 {
+        let mut socket = open(&service);
+        service.reload().expect_success();
+        assert_eq!(rest(&mut socket), CLOSE_1012);
+    }
+}
+
+#[test]
 fn a_stop_says_goodbye_to_tunnels_and_does_not_wait_for_them() {
     let mut service = Service::probe(&version("v1"), QUICK, "[http]\ntunnels = \"1h\"");
     let mut socket = open(&service);

@@ -374,11 +374,9 @@ impl Fronts {
             FromFront::Ready => {
                 self.ready(id);
             }
-            FromFront::Acknowledged { seq } => {
-                if let Some(report) = &mut front.report {
-                    report.seq = report.seq.max(seq);
-                }
-            }
+            // The report that follows says it again, with the leases of that moment. Those of the last
+            // report are older: with them a generation would look drained that is not.
+            FromFront::Acknowledged { .. } => {}
             FromFront::Report(report) => front.report = Some(report),
         }
     }
