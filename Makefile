@@ -56,7 +56,8 @@ doc: ## the documentation of the crate
 install: ## binary, units, sysusers, tmpfiles and manuals, below DESTDIR; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
 	install -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
-	for unit in gapless.socket gapless.service gapless@.socket gapless@.service; do \
+	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
+		gapless-admin.socket gapless-admin@.socket; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
 	install -D -m 0644 units/gapless.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gapless.conf

@@ -34,7 +34,7 @@ impl Foreground {
         let mark = format!("TEST_MARK={}", unique());
         let mut command = Self::command(&scratch, &mark);
         command
-            .args(["run", "--port", "0", "--"])
+            .args(["run", "--port", "0", "--admin", "127.0.0.1:0", "--"])
             .arg(tool("hello"));
         let log = std::fs::File::create(scratch.0.join("log")).unwrap();
         command.stdin(Stdio::null());
@@ -69,8 +69,10 @@ impl Foreground {
         serde_json::from_str(&self.cli(&["status", "--json"]).stdout).ok()
     }
 
-    fn address(&self) -> String {
-        self.status().unwrap().listeners[0].address.clone()
+    fn address(&self, name: &str) -> String {
+        let listeners = self.status().unwrap().listeners;
+        let of_name = listeners.into_iter().find(|it| it.name == name);
+        of_name.unwrap().address
     }
 
     fn processes(&self) -> Vec<Seen> {
@@ -104,11 +106,14 @@ impl Drop for Foreground {
 #[test]
 fn it_serves_reloads_and_stops_cleanly_on_ctrl_c() {
     let mut foreground = Foreground::start();
-    let address = foreground.address();
+    let address = foreground.address("http");
+    let admin = foreground.address("admin");
     assert!(get(&address, "/").expect_ok().contains("gapless"));
     let reload = foreground.cli(&["reload"]);
     assert_eq!(reload.code(), 0, "{reload}");
     assert!(reload.output().contains("g2 is live"), "{reload}");
+    assert_eq!(get(&admin, "/readyz").expect_ok(), "ok\n");
+    assert_eq!(get(&address, "/readyz").status, 404, "that is the app's");
     foreground.signal(Signal::INT);
     let ended = process::wait(&mut foreground.main, SOON).unwrap();
     assert!(ended.success(), "{ended}: {}", foreground.log());
@@ -146,6 +151,16 @@ fn a_port_that_is_taken_is_said_with_a_remedy() {
     assert_eq!(finished.code(), 1, "{finished}");
     assert!(
         finished.output().contains(&port) && finished.output().contains("--port"),
+        "{finished}"
+    );
+    let admin = format!("127.0.0.1:{port}");
+    let mut command = Foreground::command(&scratch, &format!("TEST_MARK={}", unique()));
+    command.args(["run", "--port", "0", "--admin", &admin, "--", "/bin/true"]);
+    let finished = process::run(command, Duration::from_secs(10));
+    assert_eq!(finished.code(), 1, "{finished}");
+    let output = finished.output();
+    assert!(
+        output.contains(&admin) && output.contains("--admin"),
         "{finished}"
     );
 }

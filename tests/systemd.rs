@@ -303,13 +303,35 @@ fn a_stop_drains_and_leaves_nothing(container: &mut Container) {
     }
 }
 
-/// Point 7, the reboot.
+/// Point 7, the reboot; and load balancers are answered by one socket through it all.
 fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     container.serve_probe(&version("v1"), QUICK, "");
     assert_eq!(the_version(container), "v1");
+    container.systemctl("enable gapless-admin.socket");
+    container.systemctl("restart gapless.service");
+    let socket = admin_socket(container);
+    assert!(socket.is_some(), "it came with the restart");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    let main = container.main_pid().unwrap();
+    container.kill("KILL", main);
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    next_keeper(container, main);
+    container.systemctl("restart gapless.service");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    assert_eq!(admin_socket(container), socket);
     container.reboot();
     assert_eq!(the_version(container), "v1");
     assert!(container.status().healthy);
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    stop_and_expect_nothing_left(container);
+    assert_eq!(admin_socket(container), None);
+}
+
+/// The inode of the socket on which load balancers are answered.
+fn admin_socket(container: &Container) -> Option<String> {
+    let sockets = container.sh("ss -Hltne sport = 8889");
+    let inode = sockets.split_whitespace().find(|it| it.starts_with("ino:"));
+    inode.map(str::to_owned)
 }
 
 /// Point 9.
@@ -400,13 +422,18 @@ fn instances_of_the_template_have_their_own_user_and_socket(container: &mut Cont
             config.as_bytes(),
             0o644,
         );
+        let listen = format!("[Socket]\nListenStream=127.0.0.1:1{port}\n");
+        let drop_in = format!("/etc/systemd/system/gapless-admin@{name}.socket.d/listen.conf");
+        container.push(&drop_in, listen.as_bytes(), 0o644);
     }
     container.sh("systemd-sysusers && systemctl daemon-reload");
+    container.systemctl("enable gapless-admin@blue.socket gapless-admin@green.socket");
     container.systemctl("enable --now gapless@blue.socket gapless@green.socket");
     container.systemctl("enable --now gapless@blue.service gapless@green.service");
     for (name, port) in [("blue", "8081"), ("green", "8082")] {
         assert!(container.get_from(port, "/").starts_with(name));
         container.sh(&format!("gapless status {name}"));
+        assert_eq!(container.get_from(&format!("1{port}"), "/readyz"), "ok\n");
         container.systemctl(&format!("reload gapless@{name}.service"));
     }
 }

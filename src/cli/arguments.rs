@@ -3,7 +3,7 @@
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
 use clap::{Args, Parser, Subcommand};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", env = "PORT", default_value_t = 8888)]
     pub port: u16,
+    /// Answer /healthz, /readyz and /metrics on another address: 127.0.0.1:8889
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<SocketAddr>,
     /// Processes of the app
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroU32>,

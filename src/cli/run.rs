@@ -28,6 +28,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         mode: Mode::Foreground {
             host: args.host.to_string(),
             port: args.port,
+            admin: args.admin,
         },
         runtime_directory,
         state_directory: None,

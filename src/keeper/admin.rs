@@ -1,11 +1,13 @@
 //! The listener for load balancers and Prometheus: `/healthz`, `/readyz`, `/metrics`, and nothing
-//! that commands. Its sockets come from systemd, with FileDescriptorName=admin.
+//! that commands. Its sockets come from systemd, with FileDescriptorName=admin; `gapless run` binds
+//! one itself when asked to.
 //!
 //! One request per connection, small heads, a limit on time and number: whoever is slow here waits
 //! for others like it, and never costs the keeper more than that.
 
 use super::control::Asked;
 use super::happening::{Happening, Outbox};
+use super::listeners::Listener;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -13,7 +15,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -39,7 +40,8 @@ pub struct Health {
 }
 
 /// Answers on one socket until the runtime ends.
-pub async fn serve(fd: OwnedFd, outbox: Outbox) {
+pub async fn serve(listener: Listener, outbox: Outbox) {
+    let Listener { address, fd, .. } = listener;
     let listener = std::net::TcpListener::from(fd);
     let listener = listener
         .set_nonblocking(true)
@@ -47,10 +49,14 @@ pub async fn serve(fd: OwnedFd, outbox: Outbox) {
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, "the admin socket cannot be served, going on without it: {error}");
+            tracing::error!(address, %error, "the admin socket {address} cannot be served, going on without it: {error}");
             return;
         }
     };
+    tracing::info!(
+        address,
+        "load balancers are answered on {address}: /healthz, /readyz, /metrics"
+    );
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS_MAX {

@@ -13,7 +13,7 @@ use crate::systemd::given::{self, Given};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
 /// `FileDescriptorName=` of sockets that serve HTTP.
@@ -23,18 +23,15 @@ pub const HTTP: &str = "http";
 pub const ADMIN: &str = "admin";
 
 /// Sets those for load balancers apart from the rest. They are not kept: systemd has them.
-pub fn admin(given: Vec<Given>) -> (Vec<OwnedFd>, Vec<Given>) {
+pub fn admin(given: Vec<Given>) -> (Vec<Listener>, Vec<Given>) {
     let (admin, rest): (Vec<_>, Vec<_>) = given.into_iter().partition(|it| it.name == ADMIN);
-    let is_tcp = |fd: &OwnedFd| {
-        let address = given::socket_address(fd).unwrap_or_default();
-        given::is_listening_stream(fd) && address.parse::<std::net::SocketAddr>().is_ok()
-    };
-    let usable = admin.into_iter().map(|it| it.fd).filter(|fd| {
-        let is_usable = is_tcp(fd);
-        if !is_usable {
-            tracing::warn!("a socket named \"admin\" is not a listening TCP socket and was closed");
+    let usable = admin.into_iter().filter_map(|Given { name, fd }| {
+        let address = given::socket_address(&fd).unwrap_or_default();
+        if given::is_listening_stream(&fd) && address.parse::<SocketAddr>().is_ok() {
+            return Some(Listener { name, address, fd });
         }
-        is_usable
+        tracing::warn!("a socket named \"admin\" is not a listening TCP socket and was closed");
+        None
     });
     (usable.collect(), rest)
 }
@@ -42,7 +39,7 @@ pub fn admin(given: Vec<Given>) -> (Vec<OwnedFd>, Vec<Given>) {
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    /// `http`.
+    /// `http` or `admin`.
     pub name: String,
     /// `127.0.0.1:8888`, `[::]:80`, `/run/x.sock`.
     pub address: String,
@@ -68,6 +65,15 @@ pub enum ListenError {
     Bind {
         /// As asked for.
         address: String,
+        /// What bind(2) said.
+        #[source]
+        source: io::Error,
+    },
+    /// The same for the admin socket.
+    #[error("cannot answer load balancers on {address}; choose another with --admin")]
+    BindAdmin {
+        /// As asked for.
+        address: SocketAddr,
         /// What bind(2) said.
         #[source]
         source: io::Error,
@@ -134,6 +140,21 @@ pub fn bind(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
         address,
         fd: listener.into(),
     }])
+}
+
+/// Binds for `gapless run --admin`.
+///
+/// # Errors
+/// [`ListenError::BindAdmin`].
+pub fn bind_admin(address: SocketAddr) -> Result<Listener, ListenError> {
+    let bound = TcpListener::bind(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
+    let (bound_to, listener) =
+        bound.map_err(|source| ListenError::BindAdmin { address, source })?;
+    Ok(Listener {
+        name: ADMIN.into(),
+        address: bound_to.to_string(),
+        fd: listener.into(),
+    })
 }
 
 /// For the status.

@@ -165,7 +165,10 @@ impl Keeper {
                 && !is_refused
                 && !self.plan.is_degraded(),
             summary: self.sentence(),
-            listeners: listeners::status(self.listeners()),
+            listeners: {
+                let http = listeners::status(self.listeners());
+                http.into_iter().chain(self.admin.clone()).collect()
+            },
             generations: self
                 .plan
                 .generations()

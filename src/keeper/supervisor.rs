@@ -27,7 +27,7 @@ use super::reaper;
 use super::release::Release;
 use super::state::StateFile;
 use super::yard::Yard;
-use crate::api::{LevelInUse, Released, ReloadOutcome};
+use crate::api::{LevelInUse, ListenerStatus, Released, ReloadOutcome};
 use crate::causes::chain;
 use crate::config::{self, AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
@@ -38,6 +38,7 @@ use crate::systemd::{message_id, notify};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -59,6 +60,8 @@ pub enum Mode {
         host: String,
         /// Port.
         port: u16,
+        /// For load balancers.
+        admin: Option<SocketAddr>,
     },
 }
 
@@ -125,6 +128,8 @@ pub(super) struct Keeper {
     yard: Yard,
     group: Option<OwnGroup>,
     listeners: Vec<Listener>,
+    /// The admin sockets, for the status; tasks of their own serve them.
+    pub(super) admin: Vec<ListenerStatus>,
     env: BTreeMap<OsString, OsString>,
     pub(super) plan: Plan,
     releases: BTreeMap<u64, Release>,

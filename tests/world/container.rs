@@ -258,6 +258,8 @@ impl Container {
             "gapless.socket",
             "gapless@.service",
             "gapless@.socket",
+            "gapless-admin.socket",
+            "gapless-admin@.socket",
         ] {
             self.install(
                 &format!("units/{unit}"),

@@ -61,10 +61,19 @@ impl Keeper {
     ) -> Result<Self, KeeperError> {
         let mut kept = adoption::sort(given);
         let unit = unit(&options.name);
-        let (admin, sockets) = listeners::admin(kept.sockets());
+        let (mut admin, sockets) = listeners::admin(kept.sockets());
         let listeners = match &options.mode {
             Mode::Systemd => listeners::from_given(sockets, kept.listeners(), &unit)?,
-            Mode::Foreground { host, port } => listeners::bind(host, *port)?,
+            Mode::Foreground {
+                host,
+                port,
+                admin: wanted,
+            } => {
+                if let Some(address) = *wanted {
+                    admin.push(listeners::bind_admin(address)?);
+                }
+                listeners::bind(host, *port)?
+            }
         };
         let control = control::listen(
             &options.runtime_directory,
@@ -99,6 +108,7 @@ impl Keeper {
                 .then(OwnGroup::find)
                 .flatten(),
             listeners,
+            admin: listeners::status(&admin),
             env,
             plan: Plan::new(first, seed()),
             releases: BTreeMap::new(),
@@ -137,8 +147,8 @@ impl Keeper {
             options,
         };
         tokio::task::spawn_local(control::serve(control, outbox.clone()));
-        for fd in admin {
-            tokio::task::spawn_local(admin::serve(fd, outbox.clone()));
+        for listener in admin {
+            tokio::task::spawn_local(admin::serve(listener, outbox.clone()));
         }
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
         tracing::info!(
