@@ -166,6 +166,10 @@ pub struct HttpConfig {
     /// what a keeper without it wrote down.
     #[serde(default = "HttpConfig::tunnels_by_default")]
     pub tunnels: Duration,
+    /// CONNECT goes to the app, which makes a tunnel of it or not. Absent from what a keeper without
+    /// it wrote down.
+    #[serde(default)]
+    pub connect: bool,
     /// Bytes of a request head, request line included.
     pub head_bytes_max: usize,
     /// Header fields of a request.

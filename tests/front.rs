@@ -11,6 +11,8 @@
 
 #[path = "front/clients.rs"]
 mod clients;
+#[path = "front/connect.rs"]
+mod connect;
 #[path = "front/generations.rs"]
 mod generations;
 #[path = "front/limits.rs"]

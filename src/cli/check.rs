@@ -147,6 +147,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[http] idle_timeout", duration(http.idle_timeout)),
         ("[http] response_timeout", duration(http.response_timeout)),
         ("[http] tunnels", duration(http.tunnels)),
+        ("[http] connect", http.connect.to_string()),
         ("[http] head_bytes_max", size(head_bytes_max)),
         ("[http] headers_max", http.headers_max.to_string()),
         ("[http] body_bytes_max", size(http.body_bytes_max)),

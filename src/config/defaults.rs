@@ -96,6 +96,7 @@ impl Default for HttpConfig {
             // cost is bounded by connections_max, and by clients that hang up earlier.
             response_timeout: Duration::from_mins(5),
             tunnels: Self::tunnels_by_default(),
+            connect: false,
             head_bytes_max: 16 * 1024,
             headers_max: 100,
             body_bytes_max: 1 << 30,

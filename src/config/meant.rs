@@ -403,6 +403,7 @@ impl Meaning<'_> {
                 default.response_timeout,
             ),
             tunnels: self.duration(http.tunnels, Duration::ZERO..=DAY, default.tunnels),
+            connect: http.connect.map_or(default.connect, |it| it.value),
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),
             body_bytes_max: self.size(http.body_bytes_max, 0..=1 << 40, default.body_bytes_max),

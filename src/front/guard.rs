@@ -28,8 +28,8 @@ pub(super) enum Fault {
 pub(super) enum Verdict {
     /// All of them may pass.
     Pass,
-    /// So many may pass: they end with a head that asks for another protocol, and what follows may
-    /// be no HTTP.
+    /// So many may pass: they end with a head that asks for another protocol or a tunnel, and what
+    /// follows may be no HTTP.
     Hold(usize),
     /// So many may pass, and nothing ever after.
     Fault(usize, Fault),
@@ -107,6 +107,11 @@ impl Line {
         matches!(self.kept, [b' ' | b'\t', ..])
     }
 
+    fn is_connect(&self) -> bool {
+        const CONNECT: &[u8] = b"CONNECT ";
+        self.bytes > CONNECT.len() && self.kept.starts_with(CONNECT)
+    }
+
     fn is_field(&self, name: &str) -> bool {
         let name = name.as_bytes();
         let field = self
@@ -139,6 +144,7 @@ pub(super) struct Guard {
     length: Option<u64>,
     is_chunked: bool,
     wants_upgrade: bool,
+    is_connect: bool,
 }
 
 impl Guard {
@@ -154,6 +160,7 @@ impl Guard {
             length: None,
             is_chunked: false,
             wants_upgrade: false,
+            is_connect: false,
         }
     }
 
@@ -163,6 +170,12 @@ impl Guard {
             State::RequestLine | State::Field => false,
             State::Body(_) | State::Chunk(_) | State::Trailer => true,
         }
+    }
+
+    /// The last request that was seen is a CONNECT: a client that does not wait for the answer sends
+    /// what belongs into the tunnel.
+    pub(super) fn is_connect(&self) -> bool {
+        self.is_connect
     }
 
     /// Follows `bytes`. After a hold the rest is to be checked again; after a fault, nothing is.
@@ -217,7 +230,11 @@ impl Guard {
         let is_empty = self.line.is_empty();
         match self.state {
             State::RequestLine if is_empty => {}
-            State::RequestLine => self.state = State::Field,
+            State::RequestLine => {
+                self.is_connect = self.line.is_connect();
+                self.wants_upgrade = self.is_connect;
+                self.state = State::Field;
+            }
             State::Field if is_empty => return self.end_head(),
             State::Trailer if is_empty => self.state = State::RequestLine,
             State::Field | State::Trailer if self.line.is_folded() => {

@@ -28,16 +28,33 @@ pub(super) enum Wish {
     Response,
     /// To speak another protocol from now on, or a response.
     Upgrade,
+    /// A tunnel to a host and port, or a response.
+    Connect,
 }
 
-/// Makes a client's head one that can go to the app. `body`: what hyper found.
+/// Whether an answer makes a tunnel of the connection: RFC 9110 sections 7.8 and 9.3.6.
+pub(super) fn opens_tunnel(is_connect: bool, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success())
+}
+
+/// Nobody asked for a 101 without an upgrade. And hyper goes on with HTTP behind a 204 to CONNECT,
+/// where RFC 9110 has a tunnel begin; an app that means one says 200.
+pub(super) fn is_possible(wish: Wish, status: StatusCode) -> bool {
+    match wish {
+        Wish::Upgrade => true,
+        Wish::Response => status != StatusCode::SWITCHING_PROTOCOLS,
+        Wish::Connect => {
+            status != StatusCode::SWITCHING_PROTOCOLS && status != StatusCode::NO_CONTENT
+        }
+    }
+}
+
+/// Makes a client's head one that can go to the app, CONNECT too. `body`: what hyper found.
 ///
 /// # Errors
 /// The refusal that the client gets instead.
 pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, Refusal> {
-    if head.method == Method::CONNECT {
-        return Err(Refusal::ConnectUnsupported);
-    }
+    let is_connect = head.method == Method::CONNECT;
     if !is_plausible(&head.method) {
         return Err(Refusal::BadMethod);
     }
@@ -45,8 +62,14 @@ pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, 
     let upgrade = wanted_upgrade(head, body);
     let accepts_trailers = accepts_trailers(&head.headers);
     remove_hop_by_hop(&mut head.headers);
-    head.headers.remove(PROXY_AUTHORIZATION);
     head.headers.remove(PROXY);
+    if is_connect {
+        // The app is the proxy that is asked, and who may use it is its matter.
+        host::settle_connect(head, body)?;
+    } else {
+        head.headers.remove(PROXY_AUTHORIZATION);
+        host::settle(head)?;
+    }
     if accepts_trailers {
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
@@ -56,11 +79,11 @@ pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, 
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    host::settle(head)?;
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let wish = match &upgrade {
         Some(_) => Wish::Upgrade,
+        None if is_connect => Wish::Connect,
         None => Wish::Response,
     };
     set_upgrade(&mut head.headers, upgrade);
@@ -120,6 +143,10 @@ pub(super) enum Framing {
 
 /// hyper lets Transfer-Encoding win, merges lengths, and reads unknown codings to the end.
 pub(super) fn framing<B>(method: &Method, response: &Response<B>) -> Framing {
+    if opens_tunnel(*method == Method::CONNECT, response.status()) {
+        // RFC 9110 section 9.3.6: whatever it says of a body, there is none.
+        return Framing::Clear;
+    }
     let mut lengths = response.headers().get_all(CONTENT_LENGTH).iter();
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let (length, coding) = (lengths.next(), codings.next());
@@ -147,19 +174,24 @@ pub(super) fn framing<B>(method: &Method, response: &Response<B>) -> Framing {
 }
 
 /// Makes the app's head one that can go to the client.
-pub(super) fn prepare_response(status: StatusCode, headers: &mut HeaderMap) {
+pub(super) fn prepare_response(is_connect: bool, status: StatusCode, headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(PROXY_AUTHENTICATE);
+    if !is_connect {
+        headers.remove(PROXY_AUTHENTICATE);
+    }
     if status == StatusCode::NO_CONTENT || status.is_informational() {
         // RFC 9110 section 8.6.
         headers.remove(CONTENT_LENGTH);
     }
 }
 
-/// Makes the head of a 101 one that can go to the client; what the app switched to.
-pub(super) fn prepare_switch(headers: &mut HeaderMap) -> Protocol {
-    let upgrade = headers.get(UPGRADE).cloned();
-    prepare_response(StatusCode::SWITCHING_PROTOCOLS, headers);
+/// Makes the head of an answer that opens a tunnel one that can go to the client; what the app
+/// switched to.
+pub(super) fn prepare_switch(status: StatusCode, headers: &mut HeaderMap) -> Protocol {
+    let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = headers.get(UPGRADE).filter(|_| is_upgrade).cloned();
+    prepare_response(!is_upgrade, status, headers);
+    headers.remove(CONTENT_LENGTH);
     let is_websocket = upgrade
         .as_ref()
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -175,6 +207,7 @@ pub(super) fn prepare_switch(headers: &mut HeaderMap) -> Protocol {
 /// wish, and does so with a body, which would have to be passed on first.
 fn wanted_upgrade(head: &Parts, body: BodyKind) -> Option<HeaderValue> {
     let is_asked = head.version == Version::HTTP_11
+        && head.method != Method::CONNECT
         && body == BodyKind::Empty
         && tokens(&head.headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
     if !is_asked {

@@ -79,6 +79,7 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut head, incoming) = request.into_parts();
     let is_head = head.method == Method::HEAD;
+    let is_connect = head.method == Method::CONNECT;
     let version = head.version;
     let accept = head.headers.get(ACCEPT).cloned();
     let id = client
@@ -90,9 +91,7 @@ pub(super) async fn answer(
     exchange.describe(account);
     let forwarded = forward(&client, head, incoming, &mut exchange).await;
     let mut response = match forwarded {
-        Ok((response, connection, lease))
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
-        {
+        Ok((response, connection, lease)) if head::opens_tunnel(is_connect, response.status()) => {
             client.progress.app_answered(lease.cut_mark());
             switch(&client, response, connection, lease, exchange)
         }
@@ -102,7 +101,7 @@ pub(super) async fn answer(
                 .ends_by_close
                 .set(version == Version::HTTP_10 && unsized_body);
             client.progress.app_answered(lease.cut_mark());
-            pass_on(response, connection, lease, exchange)
+            pass_on(is_connect, response, (connection, lease), exchange)
         }
         Err(refusal) => {
             client.progress.app_is_not_awaited();
@@ -131,13 +130,13 @@ fn refuse(
 }
 
 fn pass_on(
+    is_connect: bool,
     response: Response<Incoming>,
-    connection: AppConnection,
-    lease: Lease,
+    (connection, lease): (AppConnection, Lease),
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
     let (mut head, incoming) = response.into_parts();
-    head::prepare_response(head.status, &mut head.headers);
+    head::prepare_response(is_connect, head.status, &mut head.headers);
     head.version = Version::HTTP_11;
     exchange.answered(head.status);
     tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
@@ -154,7 +153,7 @@ fn switch(
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
     let (mut head, _) = response.into_parts();
-    let protocol = head::prepare_switch(&mut head.headers);
+    let protocol = head::prepare_switch(head.status, &mut head.headers);
     head.version = Version::HTTP_11;
     // hyper must not find its own upgrade of the other connection here.
     head.extensions.clear();
@@ -197,6 +196,9 @@ async fn forward(
     if announced.lower() > http.body_bytes_max {
         return Err(Refusal::BodyTooLarge);
     }
+    if head.method == Method::CONNECT && !http.connect {
+        return Err(Refusal::ConnectUnsupported);
+    }
     let wish = head::prepare_request(&mut head, kind)?;
     client.origin.describe(&mut head.headers);
     let mut request = Request::from_parts(head, body);
@@ -221,7 +223,7 @@ async fn send(
     // request that must not be sent again.
     let mut pick = match wish {
         Wish::Response => Pick::Pooled,
-        Wish::Upgrade => Pick::Fresh,
+        Wish::Upgrade | Wish::Connect => Pick::Fresh,
     };
     let mut can_send_again = wish == Wish::Response && is_repeatable(&request);
     let mut wait = Wait {
@@ -303,12 +305,7 @@ async fn attempt(
     let sent = connection.sender.try_send_request(request);
     match watched(client, lease, sent).await {
         Err(refusal) => Attempt::Refused(refusal),
-        Ok(Ok(response))
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS && wish == Wish::Response =>
-        {
-            // Nobody asked for it.
-            MALFORMED
-        }
+        Ok(Ok(response)) if !head::is_possible(wish, response.status()) => MALFORMED,
         Ok(Ok(response)) => {
             connection.has_answered();
             match head::framing(&method, &response) {

@@ -42,8 +42,10 @@ pub(super) enum Refusal {
     BadHost,
     /// A target that is no path.
     BadTarget,
-    /// CONNECT.
+    /// CONNECT, and `connect` is not set.
     ConnectUnsupported,
+    /// CONNECT to what is no host and port, or with a body.
+    BadConnect,
     /// A method that no app can mean.
     BadMethod,
     /// An `Expect` other than `100-continue`.
@@ -69,6 +71,7 @@ impl Refusal {
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
             Self::ConnectUnsupported => "connect_unsupported",
+            Self::BadConnect => "bad_connect",
             Self::BadMethod => "bad_method",
             Self::ExpectationUnknown => "expectation_unknown",
         }
@@ -96,6 +99,7 @@ impl Refusal {
             | Self::BadHost
             | Self::BadTarget
             | Self::ConnectUnsupported
+            | Self::BadConnect
             | Self::BadMethod
             | Self::ExpectationUnknown => Blame::Client,
         }
@@ -109,7 +113,9 @@ impl Refusal {
             Self::AppRefused | Self::AppDied | Self::AppMalformed => StatusCode::BAD_GATEWAY,
             Self::AppTimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyBroken | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
+            Self::BodyBroken | Self::BadHost | Self::BadTarget | Self::BadConnect => {
+                StatusCode::BAD_REQUEST
+            }
             Self::ConnectUnsupported | Self::BadMethod => StatusCode::NOT_IMPLEMENTED,
             Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
         }
@@ -130,6 +136,7 @@ impl Refusal {
             Self::BadHost => "the Host field is missing, repeated or malformed",
             Self::BadTarget => "the request target is not a path",
             Self::ConnectUnsupported => "CONNECT is not supported",
+            Self::BadConnect => "CONNECT needs a host and a port, and no body",
             Self::BadMethod => "the method is too long or not in capitals",
             Self::ExpectationUnknown => "only 100-continue can be expected",
         }
@@ -238,7 +245,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Refusal; 15] = [
+    const ALL: [Refusal; 16] = [
         Refusal::NoLiveGeneration,
         Refusal::HeldTooLong,
         Refusal::HoldFull,
@@ -252,6 +259,7 @@ mod tests {
         Refusal::BadHost,
         Refusal::BadTarget,
         Refusal::ConnectUnsupported,
+        Refusal::BadConnect,
         Refusal::BadMethod,
         Refusal::ExpectationUnknown,
     ];

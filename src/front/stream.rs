@@ -4,9 +4,9 @@
 //! It never closes or shuts down by itself: a connection may move to another front at any time.
 
 use super::guard::{Guard, Verdict};
-use super::progress::Progress;
+use super::progress::{Progress, Upload};
 use hyper::body::{Buf, Bytes};
-use rustix::net::{AddressFamily, getsockname};
+use rustix::net::{AddressFamily, RecvFlags, getsockname};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -150,6 +150,8 @@ pub(super) struct ClientStream {
     guard: Guard,
     /// What follows may be another protocol; until the app has answered, nobody knows.
     is_holding: bool,
+    /// What is held back was sent into a tunnel that was not there yet.
+    is_impatient: bool,
     /// Some after a fault: what is left of [`POISON`]; then the stream is at its end.
     poison: Option<&'static [u8]>,
 }
@@ -162,6 +164,7 @@ impl ClientStream {
             progress,
             guard: Guard::new(),
             is_holding: false,
+            is_impatient: false,
             poison: None,
         }
     }
@@ -198,6 +201,12 @@ impl ClientStream {
             return Poll::Pending;
         }
         self.is_holding = false;
+        if self.is_impatient {
+            // No tunnel came of it. Whoever had a hand in these bytes wrote them for somebody else,
+            // so they are no request of this client, though they may look like one.
+            self.poison = Some(&[]);
+            return Poll::Ready(Ok(()));
+        }
         let before = into.filled().len();
         ready!(self.poll_read_any(cx, into))?;
         let is_end = into.filled().len() == before;
@@ -265,6 +274,19 @@ impl AsyncRead for ClientStream {
 }
 
 impl ClientStream {
+    /// The answer to a CONNECT goes out: what is here by now did not wait for it.
+    fn look_for_impatience(&mut self) {
+        if self.is_holding && self.guard.is_connect() && !self.is_impatient {
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            let peeked = rustix::net::recv(&self.socket, &mut [0_u8; 1], flags);
+            if !self.prefix.is_empty() || matches!(peeked, Ok((1.., _))) {
+                self.is_impatient = true;
+                // Nor may another front take it for the next request.
+                self.progress.set_upload(Upload::Abandoned);
+            }
+        }
+    }
+
     fn stamp(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Pending => self.progress.write_blocked(),
@@ -281,6 +303,7 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.look_for_impatience();
         let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
         this.stamp(&written);
         written
@@ -292,6 +315,7 @@ impl AsyncWrite for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.look_for_impatience();
         let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
         this.stamp(&written);
         written

@@ -47,6 +47,7 @@ pub fn http() -> HttpConfig {
         idle_timeout: Duration::from_secs(30),
         response_timeout: Duration::from_secs(10),
         tunnels: Duration::from_secs(10),
+        connect: false,
         head_bytes_max: 16 * 1024,
         headers_max: 100,
         body_bytes_max: 8 * 1024 * 1024,

@@ -28,6 +28,21 @@ fn ordinary_requests_pass_also_in_a_row() {
 }
 
 #[test]
+fn what_follows_a_connect_waits_for_its_answer() {
+    let connect = "CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n";
+    let end = Verdict::Hold(connect.len());
+    assert_eq!(verdict(&format!("{connect}\n#\n")), end);
+    let get = "GET /CONNECT HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut guard = Guard::new();
+    assert_eq!(guard.check(connect.as_bytes()), end);
+    assert!(guard.is_connect());
+    assert_eq!(guard.check(get.as_bytes()), Verdict::Pass);
+    assert!(!guard.is_connect());
+    let sized = connect.replace("Host", "Content-Length: 2\r\nHost") + "ab" + get;
+    assert_eq!(verdict(&sized), Verdict::Pass);
+}
+
+#[test]
 fn there_is_one_way_to_say_where_a_request_ends() {
     let length = Some(Fault::ContentLength);
     for fields in [

@@ -1,28 +1,15 @@
 //! Who is meant: the `Host` field and the target's authority, RFC 9112 sections 3.2 and 3.3.
 
+use super::BodyKind;
 use crate::front::refusal::Refusal;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Uri, Version};
 
 /// One Host field, and a target in origin-form (or `*`): RFC 9112 section 3.2.
 pub(super) fn settle(head: &mut Parts) -> Result<(), Refusal> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    // An empty one is how to say that there is none.
-    let is_usable = |host: &HeaderValue| host.is_empty() || is_authority(host.as_bytes());
-    if second.is_some() || !first.is_none_or(is_usable) {
-        return Err(Refusal::BadHost);
-    }
-    match (first.is_some(), head.version) {
-        (true, _) => {}
-        // HTTP/1.0 knows no Host; the app gets HTTP/1.1.
-        (false, Version::HTTP_10) => {
-            head.headers.insert(HOST, HeaderValue::from_static(""));
-        }
-        (false, _) => return Err(Refusal::BadHost),
-    }
+    settle_host(head)?;
     if head.uri.scheme().is_some() {
         return take_absolute_form(head);
     }
@@ -31,6 +18,53 @@ pub(super) fn settle(head: &mut Parts) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::BadTarget)
+    }
+}
+
+/// A target in authority-form, a Host field that says the same, and no body: RFC 9112 section 3.2.3,
+/// RFC 9110 section 9.3.6. The app sees both alike.
+pub(super) fn settle_connect(head: &mut Parts, body: BodyKind) -> Result<(), Refusal> {
+    settle_host(head)?;
+    let is_bare = head.uri.scheme().is_none() && head.uri.path_and_query().is_none();
+    let authority = head.uri.authority().filter(|_| is_bare);
+    let target = authority.ok_or(Refusal::BadConnect)?.as_str();
+    let (name, port) = target.rsplit_once(':').ok_or(Refusal::BadConnect)?;
+    // With a zero in front it is 0, or padded to look like another.
+    let is_port = !port.starts_with('0') && port.parse::<u16>().is_ok();
+    if body != BodyKind::Empty || !is_port || !is_authority(target.as_bytes()) {
+        return Err(Refusal::BadConnect);
+    }
+    let host = HeaderValue::from_str(target).map_err(|_invalid| Refusal::BadConnect)?;
+    let found = head.headers.insert(HOST, host);
+    let is_same = found.is_some_and(|found| {
+        let is = |other: &str| found.as_bytes().eq_ignore_ascii_case(other.as_bytes());
+        is(target) || is(name) || (found.is_empty() && head.version == Version::HTTP_10)
+    });
+    head.headers.remove(CONTENT_LENGTH);
+    if is_same {
+        Ok(())
+    } else {
+        Err(Refusal::BadHost)
+    }
+}
+
+/// One Host field that is one.
+fn settle_host(head: &mut Parts) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    // An empty one is how to say that there is none.
+    let is_usable = |host: &HeaderValue| host.is_empty() || is_authority(host.as_bytes());
+    if second.is_some() || !first.is_none_or(is_usable) {
+        return Err(Refusal::BadHost);
+    }
+    match (first.is_some(), head.version) {
+        (true, _) => Ok(()),
+        // HTTP/1.0 knows no Host; the app gets HTTP/1.1.
+        (false, Version::HTTP_10) => {
+            head.headers.insert(HOST, HeaderValue::from_static(""));
+            Ok(())
+        }
+        (false, _) => Err(Refusal::BadHost),
     }
 }
 

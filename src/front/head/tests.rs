@@ -83,7 +83,8 @@ fn a_switch_keeps_what_it_switches_to() {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
     headers.insert(KEEP_ALIVE, HeaderValue::from_static("1"));
-    assert_eq!(prepare_switch(&mut headers), Protocol::WebSocket);
+    let protocol = prepare_switch(StatusCode::SWITCHING_PROTOCOLS, &mut headers);
+    assert_eq!(protocol, Protocol::WebSocket);
     assert_eq!(headers[UPGRADE], "WebSocket");
     assert_eq!(headers.len(), 2);
 }
@@ -246,10 +247,91 @@ fn an_answer_ends_where_it_says_or_is_none() {
 }
 
 #[test]
-fn connect_is_refused() {
-    let mut head = head("CONNECT", "a:80", &[("host", "a:80")]);
-    let refused = prepare_request(&mut head, BodyKind::Empty);
-    assert_eq!(refused, Err(Refusal::ConnectUnsupported));
+fn connect_names_a_host_and_a_port_once_and_the_app_sees_them_twice() {
+    let of = |target: &str, fields: &[(&str, &str)], body| {
+        let mut head = head("CONNECT", target, fields);
+        let wish = prepare_request(&mut head, body)?;
+        assert_eq!(wish, Wish::Connect);
+        Ok((head.uri.to_string(), head.headers[HOST].clone()))
+    };
+    let with_host = |target, host| of(target, &[("host", host)], BodyKind::Empty);
+    for (target, host) in [
+        ("b.example:443", "B.example:443"),
+        ("b.example:443", "b.example"),
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("[::1]:65535", "[::1]"),
+    ] {
+        let (uri, host) = with_host(target, host).unwrap();
+        assert_eq!((uri.as_str(), host.to_str().unwrap()), (target, target));
+    }
+    for target in [
+        "b",
+        "b:",
+        "b:0",
+        "b:080",
+        "b:65536",
+        "[::1]",
+        "u@b:443",
+        "/a",
+        "*",
+        "http://b:443/",
+        "b,c:443",
+    ] {
+        let refused = with_host(target, "b:443");
+        assert_eq!(refused, Err(Refusal::BadConnect), "{target}");
+    }
+    for host in ["", "c", "c:443", "b:80", "b:443, b:443"] {
+        assert_eq!(with_host("b:443", host), Err(Refusal::BadHost), "{host}");
+    }
+    assert_eq!(of("b:443", &[], BodyKind::Empty), Err(Refusal::BadHost));
+    for body in [BodyKind::Sized, BodyKind::Chunked] {
+        let refused = of("b:443", &[("host", "b:443")], body);
+        assert_eq!(refused, Err(Refusal::BadConnect));
+    }
+}
+
+#[test]
+fn connect_upgrades_to_nothing_and_keeps_what_is_meant_for_a_proxy() {
+    let fields = [
+        ("host", "b:1"),
+        ("connection", "upgrade"),
+        ("upgrade", "echo"),
+        ("content-length", "0"),
+        ("proxy-authorization", "Basic eDp5"),
+    ];
+    let mut head = head("CONNECT", "b:1", &fields);
+    let wish = prepare_request(&mut head, BodyKind::Empty);
+    assert_eq!(wish, Ok(Wish::Connect));
+    let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["host", "proxy-authorization"]);
+}
+
+#[test]
+fn a_2xx_to_connect_has_no_framing() {
+    let (ok, denied) = (StatusCode::OK, StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+    let mut response = Response::builder()
+        .header("content-length", "5")
+        .header("content-length", "6");
+    response = response
+        .header("transfer-encoding", "chunked")
+        .header("via", "x");
+    let (mut head, ()) = response.body(()).unwrap().into_parts();
+    let answer = Response::from_parts(head.clone(), ());
+    assert_eq!(framing(&Method::CONNECT, &answer), Framing::Clear);
+    assert_eq!(prepare_switch(ok, &mut head.headers), Protocol::Other);
+    let names: Vec<_> = head.headers.keys().collect();
+    assert_eq!(names, ["via"]);
+    head.headers
+        .insert(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic"));
+    prepare_response(true, denied, &mut head.headers);
+    assert!(head.headers.contains_key(PROXY_AUTHENTICATE));
+    prepare_response(false, denied, &mut head.headers);
+    assert!(!head.headers.contains_key(PROXY_AUTHENTICATE));
+    let possible = |wish, status: u16| is_possible(wish, StatusCode::from_u16(status).unwrap());
+    assert!(possible(Wish::Upgrade, 101) && possible(Wish::Connect, 200));
+    assert!(!possible(Wish::Connect, 101) && !possible(Wish::Connect, 204));
+    assert!(!possible(Wish::Response, 101) && possible(Wish::Response, 204));
 }
 
 #[test]
