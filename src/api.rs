@@ -32,6 +32,12 @@ pub struct Status {
     pub requests: RequestTotals,
     /// How the last begun generation ended up, if one was decided.
     pub last_outcome: Option<ReloadOutcome>,
+    /// Why `[limits]` cannot be in force in this unit, whether there are any or not.
+    #[serde(default)]
+    pub limits_obstacle: Option<String>,
+    /// Why those of the newest generation are not in force; none when they are, or it has none.
+    #[serde(default)]
+    pub limits_not_in_force: Option<String>,
 }
 
 /// One listening socket.

@@ -877,3 +877,38 @@ fn a_python_app_on_a_given_socket_runs_unchanged() {
 fn a_node_app_on_port_runs_unchanged() {
     runs_unchanged("node", "node_port.js", "auto");
 }
+
+#[test]
+fn limits_that_are_not_in_force_are_told_by_check_and_status_until_they_are_gone() {
+    let mut service = Service::probe(&version("v1"), QUICK, "[limits]\ntasks = 1000");
+    let told = |service: &Service| {
+        let why = service.status().limits_not_in_force.unwrap();
+        let shown = service.cli(&["status"]).expect_success();
+        assert!(
+            shown.contains(&format!("limits     not in force: {why}")),
+            "{shown}"
+        );
+        assert!(
+            why.contains("[Service]") || why.contains("Delegate=yes"),
+            "{why}"
+        );
+    };
+    told(&service);
+    let checked = service.check().expect_success();
+    assert!(checked.contains("[limits] tasks  1000"), "{checked}");
+    assert!(
+        checked.contains("[limits] will not be in force: "),
+        "{checked}"
+    );
+    // Also by a keeper that did not begin the generation.
+    service.kill_keeper();
+    eventually("the next keeper answers", SOON, || service.try_status());
+    told(&service);
+    service.configure_probe(QUICK, "");
+    let checked = service.check().expect_success();
+    assert!(!checked.contains("in force"), "{checked}");
+    service.reload().expect_success();
+    assert_eq!(service.status().limits_not_in_force, None);
+    let shown = service.cli(&["status"]).expect_success();
+    assert!(!shown.contains("in force"), "{shown}");
+}

@@ -1,16 +1,21 @@
 //! `gapless check`: what a configuration means, or everything that is wrong with it.
 
-use super::output::say;
+use super::client::{self, ANSWER_LIMIT};
+use super::instance::{self, InstanceName};
+use super::output::{printable, say};
 use super::{CheckArgs, CliError, Exit};
+use crate::api::Status;
 use crate::config::{
     self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig,
     LimitsConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
 };
+use crate::keeper::limits;
 use anstyle::{AnsiColor, Style};
+use hyper::Method;
 use std::path::Path;
 use std::time::Duration;
 
-/// Starts nothing and asks nobody.
+/// Starts nothing; asks a running keeper, if there are limits, whether its unit lets them be.
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
     let source = ConfigSource {
         file: Some(args.file.clone()),
@@ -18,7 +23,38 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
     };
     let config = config::load(&source)?;
     say(&render(&args.file, &config));
+    if let Some(doubt) = doubt(&args.file, &config.limits) {
+        let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
+        say(&format!("{yellow}[limits]{yellow:#} {}", printable(&doubt)));
+    }
     Ok(Exit::Done)
+}
+
+/// Whether what is limited here will be, as far as can be told from outside.
+fn doubt(file: &Path, limits: &LimitsConfig) -> Option<String> {
+    if *limits == LimitsConfig::default() {
+        return None;
+    }
+    if let Err(error) = limits::on_this_machine(limits) {
+        return Some(format!("will not be in force: {error}"));
+    }
+    let name: InstanceName = file.file_stem()?.to_str()?.parse().ok()?;
+    let Some(status) = status_of(&name) else {
+        let unit = name.unit();
+        return Some(format!(
+            "need DelegateSubgroup=keeper under [Service] of {unit} (systemd 254); it cannot be \
+             asked now, gapless status will say whether they are in force"
+        ));
+    };
+    let why = status.limits_obstacle?;
+    Some(format!("will not be in force: {why}"))
+}
+
+/// None when it does not run, or is not for us to ask.
+fn status_of(name: &InstanceName) -> Option<Status> {
+    let instance = instance::find(Some(name)).ok()?;
+    let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).ok()?;
+    answer.read().ok()
 }
 
 fn render(file: &Path, config: &Config) -> String {

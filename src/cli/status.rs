@@ -34,6 +34,12 @@ fn render(status: &Status) -> String {
     if !status.healthy && !status.summary.is_empty() {
         lines.push(field("because", &printable(&status.summary)));
     }
+    if let Some(why) = &status.limits_not_in_force {
+        lines.push(field(
+            "limits",
+            &format!("not in force: {}", printable(why)),
+        ));
+    }
     if !status.listeners.is_empty() {
         lines.push(field("listening", &listeners(&status.listeners)));
     }
@@ -357,6 +363,8 @@ mod tests {
                 since_unix_seconds: 1_795_183_320,
             },
             last_outcome: None,
+            limits_obstacle: None,
+            limits_not_in_force: None,
         }
     }
 
@@ -384,6 +392,7 @@ mod tests {
     fn what_is_wrong_stands_below_the_first_line() {
         let mut status = status();
         status.name = "shop".to_owned();
+        status.limits_not_in_force = Some("no group".to_owned());
         status.healthy = false;
         status.summary = "g8 failed, nothing is live".to_owned();
         status.generations = vec![generation(8, "starting", vec![worker(0, None)])];
@@ -400,6 +409,7 @@ mod tests {
         let expected = "\
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
+  limits     not in force: no group
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
   front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB

@@ -56,6 +56,9 @@ pub struct Remembered {
     /// What became of the newest request for a generation.
     #[serde(default)]
     pub last_outcome: Option<ReloadOutcome>,
+    /// Why the limits of the newest generation are not in force.
+    #[serde(default)]
+    pub unlimited: Option<String>,
 }
 
 /// What systemd passed, sorted.

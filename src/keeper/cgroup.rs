@@ -32,11 +32,7 @@ impl OwnGroup {
     pub fn find() -> Option<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let path = v2_path(&own)?;
-        let mount = MOUNTS
-            .iter()
-            .map(Path::new)
-            .find(|mount| mount.join("cgroup.procs").exists())?;
-        let directory = mount.join(path.trim_start_matches('/'));
+        let directory = mount()?.join(path.trim_start_matches('/'));
         if let Some(above) = above_subgroup(&directory) {
             return Some(Self::at(above, true));
         }
@@ -90,6 +86,18 @@ impl OwnGroup {
     pub fn discard(&self, name: &str) {
         discard(&self.directory.join(name));
     }
+}
+
+fn mount() -> Option<&'static Path> {
+    let mut mounts = MOUNTS.iter().map(Path::new);
+    mounts.find(|mount| mount.join("cgroup.procs").exists())
+}
+
+/// The controllers that cgroup v2 has on this machine: `cpu memory pids`.
+pub fn controllers() -> String {
+    let file = mount().map(|mount| mount.join("cgroup.controllers"));
+    let read = file.and_then(|file| std::fs::read_to_string(file).ok());
+    read.unwrap_or_default()
 }
 
 /// The names of the groups in a group that can be ours: `g7` of a generation, `f3` of a front. Any

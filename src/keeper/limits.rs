@@ -4,7 +4,7 @@
 //! limits need the keeper one level below, by DelegateSubgroup=. It never moves itself there: systemd
 //! puts the next keeper where the unit says, and could not when that had become forbidden.
 
-use super::cgroup::OwnGroup;
+use super::cgroup::{self, OwnGroup};
 use crate::config::LimitsConfig;
 use std::io;
 use std::path::Path;
@@ -27,6 +27,15 @@ pub enum LimitError {
          [Service] (systemctl edit, needs systemd 254) and restart the unit"
     )]
     InTheWay,
+    /// Switched off, or bound to cgroup v1.
+    #[error(
+        "the kernel has no {controller} controller in cgroup v2; boot with \
+         systemd.unified_cgroup_hierarchy=1 and without cgroup_disable={controller}"
+    )]
+    NoController {
+        /// `memory`
+        controller: &'static str,
+    },
     /// The kernel or systemd withholds the controller.
     #[error(
         "{file} cannot be set; cgroup.controllers of the unit must name {controller}: {source}"
@@ -63,16 +72,44 @@ pub fn apply(
     if wanted.is_empty() {
         return Ok(());
     }
+    obstacle(own)?;
     let (Some(own), Some(group)) = (own, group) else {
         return Err(LimitError::NoGroup);
     };
-    if !own.is_vacant() {
-        return Err(LimitError::InTheWay);
-    }
     wanted
         .into_iter()
         .map(|limit| set(limit, own, group))
         .fold(Ok(()), Result::and)
+}
+
+/// What keeps any limit from being in force in this unit.
+///
+/// # Errors
+/// [`LimitError::NoGroup`] or [`LimitError::InTheWay`].
+pub fn obstacle(own: Option<&OwnGroup>) -> Result<(), LimitError> {
+    let own = own.ok_or(LimitError::NoGroup)?;
+    if own.is_vacant() {
+        Ok(())
+    } else {
+        Err(LimitError::InTheWay)
+    }
+}
+
+/// Whether this machine can do what is asked for, whatever the unit says.
+///
+/// # Errors
+/// [`LimitError::NoController`]
+pub fn on_this_machine(limits: &LimitsConfig) -> Result<(), LimitError> {
+    offered(limits, &cgroup::controllers())
+}
+
+fn offered(limits: &LimitsConfig, controllers: &str) -> Result<(), LimitError> {
+    let is_there = |controller: &str| controllers.split_whitespace().any(|it| it == controller);
+    let mut wanted = wanted(limits).into_iter().map(|limit| limit.controller);
+    match wanted.find(|controller| !is_there(controller)) {
+        Some(controller) => Err(LimitError::NoController { controller }),
+        None => Ok(()),
+    }
 }
 
 fn set(limit: Limit, own: &OwnGroup, group: &Path) -> Result<(), LimitError> {
@@ -178,6 +215,19 @@ mod tests {
         assert!(error.to_string().starts_with("memory.max cannot be set"));
         assert_eq!(unit.read("g1/pids.max").unwrap(), "64");
         assert_eq!(unit.read("g1/cpu.max").unwrap(), "150000 100000");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_have_is_named_only_where_it_is_asked_for() {
+        offered(&ALL, "cpuset cpu io memory pids\n").unwrap();
+        let error = offered(&ALL, "cpuset cpu pids\n").unwrap_err();
+        assert!(error.to_string().contains("no memory controller"));
+        let tasks = LimitsConfig {
+            tasks: Some(64),
+            ..LimitsConfig::default()
+        };
+        offered(&tasks, "pids").unwrap();
+        offered(&LimitsConfig::default(), "").unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the keeper says of itself: one sentence for systemd, the whole picture for the control API.
 
 use super::admin::Health;
+use super::limits;
 use super::listeners;
 use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
@@ -177,6 +178,10 @@ impl Keeper {
             fronts: self.fronts.status(),
             requests: self.fronts.counters().requests(),
             last_outcome: self.last_outcome.clone(),
+            limits_obstacle: limits::obstacle(self.own_group())
+                .err()
+                .map(|error| error.to_string()),
+            limits_not_in_force: self.unlimited.clone(),
         }
     }
 

@@ -367,6 +367,10 @@ impl Keeper {
         &self.listeners
     }
 
+    pub(super) fn own_group(&self) -> Option<&OwnGroup> {
+        self.group.as_ref()
+    }
+
     fn orphaned(&self) -> Orphaned {
         match self.options.mode {
             Mode::Systemd => Orphaned::ServeOn,

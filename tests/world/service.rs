@@ -614,6 +614,15 @@ impl Service {
         process::run(command, Duration::from_secs(100))
     }
 
+    /// `gapless check` of its configuration.
+    pub fn check(&self) -> Finished {
+        let file = format!("etc/{}.toml", self.name);
+        let mut command = Command::new(gapless());
+        command.arg("check").arg(self.scratch.0.join(file));
+        command.env_clear().envs(self.unit_environment());
+        process::run(command, Duration::from_secs(100))
+    }
+
     /// `gapless reload NAME`.
     pub fn reload(&self) -> Finished {
         self.cli(&["reload"])

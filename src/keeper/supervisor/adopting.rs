@@ -34,6 +34,7 @@ impl Keeper {
         self.log_level = remembered.log_level;
         self.access = remembered.access;
         self.last_outcome = remembered.last_outcome;
+        self.unlimited = remembered.unlimited;
         self.fronts.resume(remembered.next_front, remembered.cell);
         self.fronts.totals = remembered.totals;
         self.dropped_told.0 = self.fronts.totals.counters.access_dropped;
@@ -144,6 +145,7 @@ impl Keeper {
             totals: self.fronts.totals.clone(),
             released: self.released,
             last_outcome: self.last_outcome.clone(),
+            unlimited: self.unlimited.clone(),
         }
     }
 }
