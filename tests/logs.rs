@@ -161,6 +161,34 @@ fn a_request_is_logged_once_and_at_its_end_however_it_ends() {
     assert_eq!(refused.get("GAPLESS_GENERATION"), None);
     assert_ne!(refused["GAPLESS_RESPONSE_BYTES"], "0");
 
+    // Nothing of it can be told: what one takes for the method, another takes for the path.
+    for (head, status) in [
+        ("GET /split\nHost: t\r\n\r\n".to_owned(), "400"),
+        (
+            format!("GET /{} HTTP/1.1\r\n\r\n", "long".repeat(8000)),
+            "431",
+        ),
+    ] {
+        let answer = ask(&service, head.as_bytes());
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        let unread = journal.wait_for(&[
+            ("GAPLESS_OUTCOME", "malformed_head"),
+            ("GAPLESS_HTTP_STATUS", status),
+        ]);
+        assert_eq!(unread["GAPLESS_CLIENT"], "127.0.0.1");
+        let message = &unread["MESSAGE"];
+        assert!(
+            message.starts_with(&format!("no request, {status} in ")),
+            "{message}"
+        );
+        for field in ["HTTP_METHOD", "HTTP_PATH", "HTTP_PROTOCOL", "REQUEST_ID"] {
+            assert_eq!(unread.get(&format!("GAPLESS_{field}")), None);
+        }
+    }
+
     let mut left = connect(&service);
     left.write_all(b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n")
         .unwrap();
@@ -202,7 +230,7 @@ fn a_request_is_logged_once_and_at_its_end_however_it_ends() {
     let id = Some(message_id::REQUEST.id);
     let all = journal.entries().into_iter();
     let all = all.filter(|entry| entry.get("MESSAGE_ID").map(String::as_str) == id);
-    assert_eq!(all.count(), 6);
+    assert_eq!(all.count(), 8);
 }
 
 /// Four bytes there, four bytes back.

@@ -11,9 +11,11 @@ mod shape;
 pub(super) use account::Account;
 pub(super) use lines::Lines;
 
+use super::proxy::Client;
 use crate::config::{AccessConfig, AccessWanted};
 use crate::systemd::entries::Entries;
 use crate::systemd::journal;
+use hyper::HeaderMap;
 use shape::Shape;
 use std::cell::Cell;
 use std::io;
@@ -72,6 +74,15 @@ impl AccessLog {
         let share = self.share.get().saturating_add(per_million);
         self.share.set(share % WHOLE);
         share >= WHOLE
+    }
+
+    /// A head that nobody can read, so that there is no request to remember: who sent it, and what
+    /// was answered.
+    pub(super) fn refused_head(&self, client: &Client, outcome: &'static str) {
+        if self.is_on() && self.is_in_sample() {
+            let from = client.origin.claim(&HeaderMap::new()).client(&[]);
+            self.write(&Shape::of_refused_head(&client.progress, from, outcome));
+        }
     }
 
     fn write(&self, shape: &Shape<'_>) {

@@ -324,6 +324,7 @@ async fn failed(client: &Client, error: &hyper::Error, socket: Socket) {
     if error.is_parse() && !client.progress.is_in_flight() {
         // hyper answered a head that it could not read.
         tally::count(&mut client.lane.counters().refusals, MALFORMED_HEAD);
+        client.lane.access().refused_head(client, MALFORMED_HEAD);
         return close(socket, true).await;
     }
     abort(client, &socket);

@@ -75,6 +75,8 @@ pub(super) struct Progress {
     /// Set while a response of the app is on its way: hyper does not poll the body of a client
     /// that does not read, so the driver has to see the cut.
     cut: RefCell<Option<CutMark>>,
+    /// hyper answered a head by itself: with this status, if it can be read.
+    own_answer: Cell<Option<u16>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -99,6 +101,7 @@ impl Progress {
             half_closed_since: Cell::new(None),
             withholds: Cell::new(false),
             cut: RefCell::new(None),
+            own_answer: Cell::new(None),
             waker: RefCell::new(None),
         }
     }
@@ -200,6 +203,27 @@ impl Progress {
         if self.half_closed_since.get().is_some() {
             self.half_closed_since.set(Some(Instant::now()));
         }
+    }
+
+    /// What goes out while nothing is in flight is hyper's answer to a head that it cannot read.
+    pub(super) fn goes_out(&self, bytes: &[u8]) {
+        if !self.is_in_flight() && self.own_answer.get().is_none() {
+            let status = bytes
+                .get("HTTP/1.1 ".len()..)
+                .and_then(|rest| rest.get(..3));
+            let status = status.and_then(|status| std::str::from_utf8(status).ok());
+            self.own_answer
+                .set(status.and_then(|status| status.parse().ok()));
+        }
+    }
+
+    pub(super) fn own_answer(&self) -> Option<u16> {
+        self.own_answer.get()
+    }
+
+    /// Since when the head that is being read is.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head_since.get()
     }
 
     /// What there is to read, hyper gets only when nothing is in flight any more.

@@ -274,8 +274,9 @@ impl AsyncRead for ClientStream {
 }
 
 impl ClientStream {
-    /// The answer to a CONNECT goes out: what is here by now did not wait for it.
-    fn look_for_impatience(&mut self) {
+    /// If it is the answer to a CONNECT: what is here by now did not wait for it.
+    fn goes_out(&mut self, bytes: &[u8]) {
+        self.progress.goes_out(bytes);
         if self.is_holding && self.guard.is_connect() && !self.is_impatient {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             let peeked = rustix::net::recv(&self.socket, &mut [0_u8; 1], flags);
@@ -303,7 +304,7 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.look_for_impatience();
+        this.goes_out(bytes);
         let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
         this.stamp(&written);
         written
@@ -315,7 +316,7 @@ impl AsyncWrite for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.look_for_impatience();
+        this.goes_out(slices.first().map_or(&[], |slice| slice));
         let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
         this.stamp(&written);
         written

@@ -1,6 +1,7 @@
 //! What an entry looks like: fields for the journal, or a line. Everything that a client wrote is
 //! bounded, and escaped so that it cannot end the value or the line that it stands in.
 
+use super::super::progress::Progress;
 use super::account::Account;
 use crate::config::AccessFormat;
 use crate::systemd::entries::Entry;
@@ -23,9 +24,8 @@ const IDENTIFIER: &str = "gapless-access";
 /// An account in words and numbers.
 #[derive(Debug)]
 pub(super) struct Shape<'a> {
-    method: String,
-    path: String,
-    protocol: &'static str,
+    /// None where the head could not be read.
+    asked: Option<Asked<'a>>,
     status: Option<u16>,
     request_bytes: u64,
     response_bytes: u64,
@@ -34,12 +34,19 @@ pub(super) struct Shape<'a> {
     held: Duration,
     generation: Option<String>,
     worker: Option<String>,
-    id: &'a str,
     client: Option<String>,
     user_agent: Option<String>,
     referer: Option<String>,
     outcome: &'static str,
     is_failure: bool,
+}
+
+#[derive(Debug)]
+struct Asked<'a> {
+    method: String,
+    path: String,
+    protocol: &'static str,
+    id: &'a str,
 }
 
 enum Value<'a> {
@@ -53,13 +60,16 @@ impl<'a> Shape<'a> {
         let referer = account.referer.as_ref();
         let (generation, worker) = account.served_by.unzip();
         Self {
-            method: escaped(account.method.as_str().as_bytes(), METHOD_BYTES_MAX),
-            path: escaped(target(&account.uri, has_query), PATH_BYTES_MAX),
-            protocol: if account.version == Version::HTTP_10 {
-                "HTTP/1.0"
-            } else {
-                "HTTP/1.1"
-            },
+            asked: Some(Asked {
+                method: escaped(account.method.as_str().as_bytes(), METHOD_BYTES_MAX),
+                path: escaped(target(&account.uri, has_query), PATH_BYTES_MAX),
+                protocol: if account.version == Version::HTTP_10 {
+                    "HTTP/1.0"
+                } else {
+                    "HTTP/1.1"
+                },
+                id: account.id.to_str().unwrap_or_default(),
+            }),
             status: account.status.as_ref().map(StatusCode::as_u16),
             request_bytes: account.request_bytes,
             response_bytes: account.response_bytes,
@@ -68,7 +78,6 @@ impl<'a> Shape<'a> {
             held: account.held,
             generation: generation.map(|id| id.to_string()),
             worker: worker.map(|slot| slot.to_string()),
-            id: account.id.to_str().unwrap_or_default(),
             client: account.claim.client(trusted),
             user_agent: account
                 .user_agent
@@ -83,6 +92,31 @@ impl<'a> Shape<'a> {
         }
     }
 
+    pub(super) fn of_refused_head(
+        progress: &Progress,
+        client: Option<String>,
+        outcome: &'static str,
+    ) -> Self {
+        Self {
+            asked: None,
+            status: progress.own_answer(),
+            request_bytes: 0,
+            response_bytes: 0,
+            duration: progress
+                .head_since()
+                .map_or(Duration::ZERO, |it| it.elapsed()),
+            first_byte: None,
+            held: Duration::ZERO,
+            generation: None,
+            worker: None,
+            client,
+            user_agent: None,
+            referer: None,
+            outcome,
+            is_failure: false,
+        }
+    }
+
     /// Every field that has a value. Documented in gapless(1).
     fn fields(&self, put: &mut impl FnMut(&'static str, Value<'_>)) {
         let micros =
@@ -93,14 +127,15 @@ impl<'a> Shape<'a> {
             }
         };
         text("CLIENT", self.client.as_deref());
-        text("HTTP_METHOD", Some(&self.method));
-        text("HTTP_PATH", Some(&self.path));
-        text("HTTP_PROTOCOL", Some(self.protocol));
+        let asked = self.asked.as_ref();
+        text("HTTP_METHOD", asked.map(|it| &*it.method));
+        text("HTTP_PATH", asked.map(|it| &*it.path));
+        text("HTTP_PROTOCOL", asked.map(|it| it.protocol));
         text("HTTP_USER_AGENT", self.user_agent.as_deref());
         text("HTTP_REFERER", self.referer.as_deref());
         text("GENERATION", self.generation.as_deref());
         text("WORKER", self.worker.as_deref());
-        text("REQUEST_ID", Some(self.id));
+        text("REQUEST_ID", asked.map(|it| it.id));
         text("OUTCOME", Some(self.outcome));
         if let Some(status) = self.status {
             put("HTTP_STATUS", Value::Number(status.into()));
@@ -116,7 +151,10 @@ impl<'a> Shape<'a> {
 
     /// `GET /cart 200 in 3.2 ms, 512 bytes, g7 w0, 203.0.113.9`
     fn sentence(&self) -> String {
-        let mut text = format!("{} {} ", self.method, self.path);
+        let mut text = match &self.asked {
+            Some(asked) => format!("{} {} ", asked.method, asked.path),
+            None => "no request, ".to_owned(),
+        };
         match self.status {
             Some(status) => put(&mut text, format_args!("{status}")),
             None => text.push_str("without an answer"),
@@ -181,13 +219,21 @@ impl<'a> Shape<'a> {
     }
 
     fn common(&self) -> String {
+        let asked = self.asked.as_ref().map_or_else(
+            || "-".to_owned(),
+            |it| {
+                format!(
+                    "{} {} {}",
+                    quotable(&it.method),
+                    quotable(&it.path),
+                    it.protocol
+                )
+            },
+        );
         format!(
-            "{} - - [{}] \"{} {} {}\" {} {}",
+            "{} - - [{}] \"{asked}\" {} {}",
             self.client.as_deref().unwrap_or("-"),
             self.began().strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            quotable(&self.method),
-            quotable(&self.path),
-            self.protocol,
             self.status
                 .map_or_else(|| "-".to_owned(), |it| it.to_string()),
             self.response_bytes,
@@ -283,6 +329,19 @@ mod tests {
         assert_eq!(escaped(b"caf\xc3\xa9 \xff", 99), r"café \xFF");
         assert_eq!(escaped(b"12345", 4), "1234…");
         assert_eq!(quotable(&escaped(br#"" 200 ""#, 9)), r"\x22 200 \x22");
+    }
+
+    #[test]
+    fn a_head_that_nobody_can_read_is_a_line_without_a_request() {
+        let progress = Progress::new(true);
+        progress.goes_out(b"HTTP/1.1 431 Request Header Fields Too Large\r\n");
+        let client = Some("192.0.2.1".to_owned());
+        let shape = Shape::of_refused_head(&progress, client, "malformed_head");
+        let line = shape.line(AccessFormat::Common);
+        assert!(line.starts_with("192.0.2.1 - - ["), "{line}");
+        assert!(line.ends_with("] \"-\" 431 0\n"), "{line}");
+        let line = shape.line(AccessFormat::Json);
+        assert!(!line.contains("http_path") && !line.contains("request_id"));
     }
 
     #[test]
