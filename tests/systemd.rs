@@ -319,6 +319,16 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     container.systemctl("restart gapless.service");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     assert_eq!(admin_socket(container), socket);
+    // By itself it cannot come back beside a service that runs; its old socket answers on.
+    let alone = container.try_sh("systemctl restart gapless-admin.socket");
+    assert!(!alone.status.success(), "{alone}");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    container.systemctl("restart gapless.service");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    assert_ne!(admin_socket(container), socket);
+    // It goes with the port of the app, and comes back with it.
+    container.systemctl("restart gapless.socket");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     container.reboot();
     assert_eq!(the_version(container), "v1");
     assert!(container.status().healthy);
