@@ -142,6 +142,20 @@ async fn a_2xx_makes_a_tunnel_that_counts_as_one() {
 }
 
 #[tokio::test]
+async fn a_client_of_http_1_0_names_no_host_twice() {
+    let (port, front, mut heads) = world(true).await;
+    let mut socket = TcpStream::connect(port.address).await.unwrap();
+    let sent = b"CONNECT b.example:443 HTTP/1.0\r\n\r\n";
+    socket.write_all(sent).await.unwrap();
+    let head = soon("a head", read_head(&mut socket)).await;
+    assert!(head.split(' ').nth(1) == Some("200"), "{head}");
+    echoes(&mut socket, b"\x16\x03\x01").await;
+    let asked = heads.recv().await.unwrap();
+    assert!(asked.contains("host: b.example:443\r\n"), "{asked}");
+    front.end().await;
+}
+
+#[tokio::test]
 async fn another_answer_is_an_ordinary_one_and_the_connection_goes_on() {
     let (port, mut front, _heads) = world(true).await;
     let mut client = Client::connect(&port).await;
