@@ -24,8 +24,11 @@ pub struct Usage {
 pub fn of(pid: u32) -> Option<Usage> {
     let usage = parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+    // In our own there is the one that we read it with.
+    let reading = usize::from(pid == std::process::id());
+    let fds = fds.ok().map(|count| count.saturating_sub(reading));
     Some(Usage {
-        fds: fds.ok().and_then(|count| u64::try_from(count).ok()),
+        fds: fds.and_then(|count| u64::try_from(count).ok()),
         ..usage
     })
 }

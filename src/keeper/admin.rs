@@ -2,8 +2,8 @@
 //! that commands. Its sockets come from systemd, with FileDescriptorName=admin; `gapless run` binds
 //! one itself when asked to.
 //!
-//! One request per connection, small heads, a limit on time and number: whoever is slow here waits
-//! for others like it, and never costs the keeper more than that.
+//! One request per connection, small heads, a limit on time and number: whoever is slow here makes
+//! way for others, and never costs the keeper more than that.
 
 use super::control::Asked;
 use super::happening::{Happening, Outbox};
@@ -14,13 +14,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections at a time; the next ones wait in the backlog.
+/// Connections at a time: for one more, the oldest is closed. Who asks and listens is answered long
+/// before that.
 const CONNECTIONS_MAX: usize = 64;
 /// A connection lasts no longer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -58,13 +60,20 @@ pub async fn serve(listener: Listener, outbox: Outbox) {
         "load balancers are answered on {address}: /healthz, /readyz, /metrics"
     );
     let mut connections = JoinSet::new();
+    let mut oldest_first = VecDeque::new();
     loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            drop(connections.join_next().await);
-        }
-        while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => drop(connections.spawn_local(answer(stream, outbox.clone()))),
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
+                if oldest_first.len() >= CONNECTIONS_MAX
+                    && let Some(oldest) = oldest_first.pop_front()
+                {
+                    oldest.abort();
+                }
+                let connection = answer(stream, outbox.clone());
+                oldest_first.push_back(connections.spawn_local(connection));
+            }
             Err(error) => {
                 tracing::debug!(%error, retry = ?SHORTAGE_DELAY, "cannot accept on the admin socket");
                 tokio::time::sleep(SHORTAGE_DELAY).await;
@@ -91,7 +100,10 @@ async fn respond(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let why = "only GET and HEAD are answered here";
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, why));
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, why);
+        let allowed = header::HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(header::ALLOW, allowed);
+        return Ok(response);
     }
     Ok(match request.uri().path() {
         "/healthz" => judged(ask(outbox, Asked::Health).await.map(|health| health.alive)),

@@ -131,8 +131,9 @@ impl Keeper {
     /// restart of the unit it stays ready: requests are served or held, and none is refused.
     pub(super) fn health(&self) -> Health {
         let is_stopping = self.plan.is_stopping();
-        let is_late = now() - self.lanes_answered > LANES_LATE;
-        let is_exchanging = self.plan.generations().any(|g| g.phase.is_draining());
+        let is_late = self.lanes_answered.is_none_or(|at| now() - at > LANES_LATE);
+        // Once one was live, the next one takes its place; with a fixed port, requests wait for that.
+        let is_exchanging = self.fronts.totals.swaps > 0;
         Health {
             alive: if is_late && !is_stopping {
                 Err("no front answers")

@@ -171,8 +171,8 @@ pub(super) struct Keeper {
     began: Moment,
     pub(super) began_unix_seconds: u64,
     probing: JoinSet<()>,
-    /// Every lane last answered its probe then.
-    pub(super) lanes_answered: Moment,
+    /// Every lane last answered its probe then. None: one hangs, and its front has to go.
+    pub(super) lanes_answered: Option<Moment>,
     watchdog: Option<Duration>,
 }
 
@@ -260,11 +260,12 @@ impl Keeper {
             Happening::FrontHung(id) => {
                 tracing::error!(name: message_id::FRONT_HUNG.name, front = %id, "{id} does not answer, replacing it; the app goes on");
                 self.fronts.kill(id);
+                self.lanes_answered = None;
                 // That is dealt with; the keeper itself is well.
                 log_up("watchdog", notify::watchdog());
             }
             Happening::LanesAnswered => {
-                self.lanes_answered = now();
+                self.lanes_answered = Some(now());
                 log_up("watchdog", notify::watchdog());
             }
             Happening::Reload => self.reload_by_signal(),

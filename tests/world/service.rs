@@ -594,6 +594,18 @@ impl Service {
         heard.store.retain(|stored| stored.name != name);
     }
 
+    /// Keeps on what the fd store has under this name, so that nobody can write to it any more.
+    pub fn keep_read_only(&self, name: &str) {
+        let heard = &mut self.ear.heard.0.lock().unwrap();
+        let stored = heard.store.iter_mut().find(|stored| stored.name == name);
+        let stored = stored.expect("it is kept");
+        let path = format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&stored.fd)
+        );
+        stored.fd = Arc::new(File::open(path).unwrap().into());
+    }
+
     /// `systemctl stop`, without ExecStop=: SIGTERM, wait, forget the store.
     #[track_caller]
     pub fn stop(&mut self, limit: Duration) -> ExitStatus {

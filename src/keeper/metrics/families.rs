@@ -351,3 +351,34 @@ fn of_lifecycle(totals: &Totals) -> Vec<Family> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also those deaths that an earlier keeper counted without asking why.
+    #[test]
+    fn each_respawn_is_counted_by_its_reason() {
+        let mut totals = Totals::default();
+        for (times, death) in (1..).zip(Death::ALL) {
+            (0..times).for_each(|_| totals.respawned(death));
+        }
+        totals.respawns += 10;
+        let families = of_lifecycle(&totals);
+        let is_it = |family: &&Family| family.name == "worker_respawns";
+        let Some(Values::Counter(rows)) = families.iter().find(is_it).map(|it| &it.values) else {
+            panic!("{families:?}")
+        };
+        let told: Vec<_> = rows
+            .iter()
+            .map(|(labels, count)| (labels[0].0, labels[0].1.as_str(), *count))
+            .collect();
+        let reasons = ["exit", "signal", "oom", "watchdog", "health", "boot"];
+        let mut expected: Vec<_> = reasons.into_iter().zip(1..).collect();
+        expected.push(("unknown", 7 + 10));
+        let expected = expected
+            .into_iter()
+            .map(|(word, count)| ("reason", word, count));
+        assert_eq!(told, expected.collect::<Vec<_>>());
+    }
+}

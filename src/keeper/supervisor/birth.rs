@@ -141,7 +141,7 @@ impl Keeper {
             began: now,
             began_unix_seconds: totals::unix_seconds(),
             probing: JoinSet::new(),
-            lanes_answered: now,
+            lanes_answered: Some(now),
             watchdog: notify::watchdog_interval(),
             yard,
             options,
