@@ -118,7 +118,7 @@ fn make_events(service: &Service) -> TcpStream {
 
 #[test]
 fn metrics_tell_what_happened_and_go_on_over_the_deaths_of_keeper_and_front() {
-    let mut service = Service::probe(&version("v1"), QUICK, "[http]\ntunnels = \"1s\"");
+    let mut service = Service::probe(&version("v1"), QUICK, "[http]\ntunnels = \"1s\"\nlanes = 1");
     let tunnel = make_events(&service);
     service.until("requests_total", &[("class", "2xx")], 8.0);
     let text = service.until("requests_held_total", &[], 1.0);

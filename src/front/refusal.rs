@@ -244,6 +244,7 @@ fn thousandths(parameter: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const ALL: [Refusal; 16] = [
         Refusal::NoLiveGeneration,
@@ -276,6 +277,26 @@ mod tests {
                 "{refusal:?}"
             );
         }
+    }
+
+    /// What gapless(1) lists for a metric; what stands in brackets explains the one before.
+    fn documented(metric: &str) -> BTreeSet<&'static str> {
+        let manual = include_str!("../../packaging/man/gapless.1");
+        let (_, entry) = manual.split_once(metric).unwrap();
+        let list = entry.lines().nth(1).unwrap().rsplit_once(": ").unwrap().1;
+        let causes = list.trim_end_matches('.').split(", ");
+        causes.map(|it| it.split(' ').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_manual_lists_every_cause() {
+        let mut refused: BTreeSet<_> = ALL.into_iter().map(Refusal::cause).collect();
+        refused.insert(MALFORMED_HEAD);
+        assert_eq!(documented("gapless_refusals_total"), refused);
+        let mut lost: BTreeSet<_> = ALL.into_iter().filter_map(Refusal::lost).collect();
+        // Those of requests that were answered in part, and of fronts.
+        lost.extend(["app_died_mid_response", "front_died"]);
+        assert_eq!(documented("gapless_requests_lost_total"), lost);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Refusals and losses by their causes.
 
+use crate::connections::expect_closed;
 use crate::requests::booting;
 use crate::world::service::{SOON, Service};
 use crate::world::{eventually, process, version};
@@ -10,7 +11,11 @@ use std::os::unix::net::UnixListener;
 
 #[test]
 fn what_a_client_does_wrong_is_refused_by_its_cause_and_no_loss() {
-    let service = Service::probe(&version("v1"), QUICK, "[http]\nbody_bytes_max = \"10B\"");
+    let service = Service::probe(
+        &version("v1"),
+        QUICK,
+        "[http]\nlanes = 1\nbody_bytes_max = \"10B\"",
+    );
     let refused = |request: &str, status: &str| {
         let (_, head) = send(&service, request);
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
@@ -27,8 +32,9 @@ fn what_a_client_does_wrong_is_refused_by_its_cause_and_no_loss() {
     refused(&posted("Content-Length: 11\r\n\r\n"), "413");
     refused(&posted("Transfer-Encoding: chunked\r\n\r\nxyz\r\n"), "400");
     refused("GET / HTTP/1.1\r\nHost : t\r\n\r\n", "400");
-    let text = service.until("requests_total", &[("class", "4xx")], 5.0);
-    text.expect("requests_total", &[("class", "5xx")], 2.0);
+    service.until("requests_total", &[("class", "4xx")], 5.0);
+    service.until("requests_total", &[("class", "5xx")], 2.0);
+    let text = service.until("refusals_total", &[("cause", "malformed_head")], 1.0);
     text.expect("refusals_total", &[("cause", "bad_host")], 1.0);
     text.expect("refusals_total", &[("cause", "bad_target")], 1.0);
     text.expect("refusals_total", &[("cause", "connect_unsupported")], 1.0);
@@ -36,7 +42,6 @@ fn what_a_client_does_wrong_is_refused_by_its_cause_and_no_loss() {
     text.expect("refusals_total", &[("cause", "expectation_unknown")], 1.0);
     text.expect("refusals_total", &[("cause", "body_too_large")], 1.0);
     text.expect("refusals_total", &[("cause", "body_broken")], 1.0);
-    text.expect("refusals_total", &[("cause", "malformed_head")], 1.0);
     assert_eq!(service.status().requests.lost, 0);
 }
 
@@ -59,7 +64,7 @@ fn what_the_app_does_wrong_is_a_loss_by_its_cause() {
     let service = Service::probe(
         &version("v1").with("LISTEN", "unix"),
         &unix,
-        "[http]\nhold = \"1s\"\nresponse_timeout = \"1s\"",
+        "[http]\nlanes = 1\nhold = \"1s\"\nresponse_timeout = \"1s\"",
     );
     let lost = |request: &str, status: &str| {
         let (_, head) = send(&service, request);
@@ -88,7 +93,9 @@ fn what_the_app_does_wrong_is_a_loss_by_its_cause() {
         );
         played.join().unwrap();
         let played = app("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nhalf");
-        lost(&get("/"), "200");
+        let (stream, head) = send(&service, &get("/"));
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        expect_closed(stream);
         played.join().unwrap();
     });
     let text = service.until(
@@ -109,7 +116,8 @@ fn what_the_app_does_wrong_is_a_loss_by_its_cause() {
 
 #[test]
 fn what_gapless_or_its_administrator_does_is_a_loss_by_its_cause() {
-    let (service, pid) = booting("[http]\nlanes = 1\nhold = \"1s\"\nheld_max = 1");
+    let http = "[http]\nlanes = 1\nhold = \"1s\"\nheld_max = 1";
+    let (service, pid) = booting(http);
     // Whichever comes first waits in vain, and the other one cannot even wait.
     for mut stream in [(); 2].map(|()| post(&service, &get("/"))) {
         let head = head(&mut stream);
@@ -125,6 +133,7 @@ fn what_gapless_or_its_administrator_does_is_a_loss_by_its_cause() {
     });
     let mut cut = post(&service, &get("/hang"));
     service.until("generation_requests_in_flight", &[("generation", "1")], 1.0);
+    service.configure_probe(QUICK, http);
     service.reload().expect_success();
     let head = head(&mut cut);
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");

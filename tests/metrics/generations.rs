@@ -56,7 +56,7 @@ fn generations_are_counted_in_each_of_their_states() {
     let text = service.until("drain_duration_seconds_count", &[], 3.0);
     let most = 3.0 * began.elapsed().as_secs_f64();
     text.expect_within("drain_duration_seconds_sum", &[], drained..=most);
-    text.expect("swap_duration_seconds_count", &[], 4.0);
+    let text = service.until("swap_duration_seconds_count", &[], 4.0);
     text.expect_within("swap_duration_seconds_sum", &[], 0.0001..=8.0);
     text.expect("generation_live", &[], 4.0);
 

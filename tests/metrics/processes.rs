@@ -19,6 +19,10 @@ fn read(pid: u32, file: &str) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
 
+pub fn is_stopped(pid: u32) -> bool {
+    read(pid, "stat").contains(") T ")
+}
+
 fn used(pid: u32) -> Used {
     let count = |directory: &str| {
         let all = std::fs::read_dir(format!("/proc/{pid}/{directory}")).unwrap();
@@ -52,8 +56,8 @@ fn what_a_worker_uses_is_what_the_kernel_says() {
     });
     load.finish().expect_nothing_lost();
     assert!(process::signal(pid, Signal::STOP));
-    eventually("it is stopped, and uses nothing more", SOON, || {
-        read(pid, "stat").contains(") T ").then_some(())
+    eventually("it uses nothing more", SOON, || {
+        is_stopped(pid).then_some(())
     });
     let (used, text) = (used(pid), service.scrape());
     // The kernel itself is not exact here: it counts for each CPU.

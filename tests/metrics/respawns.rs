@@ -5,7 +5,7 @@ use crate::world::{eventually, process, version};
 use crate::{QUICK, worker};
 use rustix::process::Signal;
 
-const KEYS: &str = "watchdog = \"1s\"\nboot = \"1s\"";
+const KEYS: &str = "watchdog = \"2s\"\nboot = \"3s\"";
 const MORE: &str = "[restart]\nburst = 100\ndelay_min = \"10ms\"\ndelay_max = \"20ms\"\n\
                     [health]\npath = \"/health\"\nevery = \"1s\"\nfails = 2";
 
