@@ -173,6 +173,7 @@ fn a_service_whose_front_hangs_is_not_well_until_another_one_serves() {
     service.watch(Duration::from_secs(6));
     service.start();
     service.wait_ready();
+    let began = Instant::now();
     // As often as it is replaced, so that nobody has to look at the right moment.
     let said = eventually("it is not well", SOON, || {
         freeze_fronts(&service);
@@ -180,6 +181,9 @@ fn a_service_whose_front_hangs_is_not_well_until_another_one_serves() {
         (reply.status == 503).then_some(reply.body)
     });
     assert_eq!(said, "no front answers\n");
+    // At the probe that a lane does not answer, not only when all have been silent for long.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(12), "after {took:?}");
     admin.until("/healthz", 200);
     service.get("/").expect_ok();
 }
