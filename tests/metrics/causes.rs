@@ -45,6 +45,14 @@ fn what_a_client_does_wrong_is_refused_by_its_cause_and_no_loss() {
     assert_eq!(service.status().requests.lost, 0);
 }
 
+#[test]
+fn an_app_that_is_a_proxy_is_asked_for_a_host_and_a_port_only() {
+    let service = Service::probe(&version("v1"), QUICK, "[http]\nconnect = true");
+    let (_, head) = send(&service, "CONNECT b HTTP/1.1\r\nHost: b\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    service.until("refusals_total", &[("cause", "bad_connect")], 1.0);
+}
+
 /// Takes the place of the worker: its socket, and whoever comes there. The first of them gets this
 /// answer, and nothing follows.
 fn answer_instead(listener: &UnixListener, answer: &str) {
