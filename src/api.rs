@@ -38,6 +38,9 @@ pub struct Status {
     /// Why those of the newest generation are not in force; none when they are, or it has none.
     #[serde(default)]
     pub limits_not_in_force: Option<String>,
+    /// The newest upgrade, if there was one.
+    #[serde(default)]
+    pub last_upgrade: Option<UpgradeOutcome>,
 }
 
 /// One listening socket.
@@ -174,6 +177,42 @@ pub enum Verdict {
 pub struct LevelInUse {
     /// As RUST_LOG.
     pub level: String,
+}
+
+/// What became of replacing gapless by its installed binary. Answer to `POST /upgrade` and
+/// `POST /upgrade/check`, where it is [`UpgradeVerdict::UnderWay`]; then in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeOutcome {
+    /// Counts up with every request for one.
+    pub number: u64,
+    /// How it ended.
+    pub verdict: UpgradeVerdict,
+    /// The version before.
+    pub from: String,
+    /// The version of the installed binary, once it told.
+    pub to: Option<String>,
+    /// The installed binary.
+    pub program: PathBuf,
+    /// What happened or is waited for, one sentence.
+    pub cause: String,
+    /// From the request to the decision.
+    pub elapsed_ms: u64,
+}
+
+/// The decision about an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeVerdict {
+    /// Not decided yet.
+    UnderWay,
+    /// The installed binary would do; nothing else was asked for.
+    Fit,
+    /// It runs, and its front serves.
+    InPlace,
+    /// The installed binary failed; the old one serves.
+    Refused,
+    /// gapless is stopping, or another upgrade is under way.
+    NotNow,
 }
 
 /// Answer to `POST /release`: everything is written down, the keeper waits to be replaced.

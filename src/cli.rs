@@ -4,6 +4,7 @@
 //! A command returns an [`Exit`] or a [`CliError`]; only [`main`] turns them into messages and the
 //! exit code, and only `output` writes.
 
+mod adopt_check;
 mod arguments;
 mod check;
 mod client;
@@ -19,10 +20,11 @@ mod run;
 mod serve;
 mod status;
 mod sweep;
+mod upgrade;
 
 pub use arguments::{
-    CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs, ServeArgs,
-    StatusArgs, SweepArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs,
+    ServeArgs, StatusArgs, SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use exit::Exit;
@@ -32,8 +34,10 @@ pub use instance::{
 };
 
 use crate::config::ConfigError;
+use crate::exec::relay;
 use crate::front::FrontError;
 use crate::keeper::KeeperError;
+use crate::keeper::state::StateError;
 use crate::systemd::given::GivenError;
 use crate::systemd::job::JobError;
 use crate::systemd::journal::JournalError;
@@ -87,6 +91,9 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// The state of another gapless cannot be taken over.
+    #[error(transparent)]
+    State(StateError),
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -109,6 +116,7 @@ impl CliError {
             | CliError::Journal(_)
             | CliError::Job(_)
             | CliError::Scope(_)
+            | CliError::State(_)
             | CliError::Directory { .. }
             | CliError::Internal { .. } => Exit::Failed,
             CliError::Config(_) => Exit::ConfigInvalid,
@@ -129,6 +137,7 @@ pub fn main() -> ExitCode {
     // The chain loader's arguments are its own, to the letter: they end in the app's command.
     match arguments.as_slice() {
         [_, verb, rest @ ..] if verb == "exec" => exec::run(rest.to_vec()),
+        [_, verb, rest @ ..] if verb == relay::VERB => relay::main(rest),
         _ => main_of(arguments).into(),
     }
 }
@@ -157,6 +166,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
+        Command::AdoptCheck(args) => adopt_check::run(&args),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

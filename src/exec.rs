@@ -5,6 +5,8 @@
 //! does it in its own image and then becomes the app. It never returns to the caller's code: every
 //! path ends in exec or in one line on stderr and an exit code.
 
+pub mod relay;
+
 use crate::systemd::given::close_strays;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use std::ffi::{OsStr, OsString};

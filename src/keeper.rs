@@ -33,6 +33,7 @@ pub mod status;
 pub mod stored;
 pub mod supervisor;
 pub mod totals;
+pub mod upgrade;
 pub mod worker;
 pub mod yard;
 

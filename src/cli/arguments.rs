@@ -25,7 +25,7 @@ Exit codes:
   3  not running
   4  not allowed
   5  the configuration is invalid; nothing was started
-  6  the new generation is unhealthy, the old one serves
+  6  the new generation or gapless is unhealthy, the old one serves
   7  out of time; gapless status shows what became of it
 
 Manuals: gapless(1), gapless.toml(5)";
@@ -58,6 +58,8 @@ pub enum Command {
     Run(RunArgs),
     /// Replace the app's processes without losing a request, and wait until that is decided
     Reload(ReloadArgs),
+    /// Replace gapless itself by its installed binary, without touching the app
+    Upgrade(UpgradeArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
     /// Check a configuration before it hurts
@@ -67,6 +69,9 @@ pub enum Command {
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
+    /// Say whether this binary could take over (run by the keeper that it is to replace)
+    #[command(hide = true)]
+    AdoptCheck(AdoptCheckArgs),
     /// Keep everything serving over a restart of the unit (its ExecStop=)
     #[command(hide = true)]
     Handover(HandoverArgs),
@@ -154,6 +159,36 @@ pub struct ReloadArgs {
     /// Stop waiting after this time (30s, 5min); the reload goes on, and the exit code is 7
     #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
     pub timeout: Option<Duration>,
+}
+
+/// `gapless upgrade`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The installed binary is asked first whether it can take over; then the running gapless becomes it,
+with the same process id. Connections, tunnels and the app go on. Returns when it is decided: 0, it
+is in place; 6, it failed, and the old one serves as before.
+
+Examples:
+  sudo gapless upgrade
+  sudo gapless upgrade shop --check")]
+pub struct UpgradeArgs {
+    /// The instance; gapless, or the only one that runs in the foreground
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
+    /// Only ask the installed binary whether it can take over
+    #[arg(long)]
+    pub check: bool,
+    /// Stop waiting after this time (30s, 5min); the upgrade goes on, and the exit code is 7
+    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// `gapless adopt-check`
+#[derive(Debug, Args)]
+pub struct AdoptCheckArgs {
+    /// The configuration of the instance
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `gapless status`

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 /// A keeper accepts at once, or it hangs.
@@ -130,14 +131,19 @@ pub(super) fn ask(
     path: &str,
     limit: Option<Duration>,
 ) -> Result<Answer, ClientError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ClientError::Runtime)?;
-    runtime.block_on(ask_async(instance, method, path, limit))
+    runtime()?.block_on(ask_async(instance, method, path, limit))
 }
 
-async fn ask_async(
+/// For commands that ask more than once.
+pub(super) fn runtime() -> Result<Runtime, ClientError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Runtime)
+}
+
+/// As [`ask`].
+pub(super) async fn ask_async(
     instance: &Instance,
     method: Method,
     path: &str,

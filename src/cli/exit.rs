@@ -17,7 +17,7 @@ pub enum Exit {
     NotAllowed,
     /// 5: the configuration is invalid; nothing was started.
     ConfigInvalid,
-    /// 6: the new generation is unhealthy; the old one serves.
+    /// 6: the new generation, or the new gapless, is unhealthy; the old one serves.
     Unhealthy,
     /// 7: not decided in time.
     TimedOut,
@@ -59,7 +59,7 @@ impl Exit {
             Exit::NotRunning => "not running",
             Exit::NotAllowed => "not allowed",
             Exit::ConfigInvalid => "the configuration is invalid; nothing was started",
-            Exit::Unhealthy => "the new generation is unhealthy, the old one serves",
+            Exit::Unhealthy => "the new generation or gapless is unhealthy, the old one serves",
             Exit::TimedOut => "out of time; gapless status shows what became of it",
         }
     }

@@ -365,6 +365,7 @@ mod tests {
             last_outcome: None,
             limits_obstacle: None,
             limits_not_in_force: None,
+            last_upgrade: None,
         }
     }
 

@@ -190,6 +190,7 @@ impl Hub {
             ToFront::Cut { generation } => self.order_all(|| Order::Cut(generation)).await,
             ToFront::Inherit => self.inherit(fds),
             ToFront::Retire => self.retire(fds).await,
+            ToFront::KeepTunnels => self.order_all(|| Order::KeepTunnels).await,
             ToFront::Drain => self.become_mode(Mode::Draining).await,
             ToFront::LogLevel(level) => self.use_level(&level),
             ToFront::End => return ControlFlow::Break("the keeper says so"),

@@ -57,6 +57,8 @@ pub(super) enum Order {
     /// Serve these as if accepted.
     Adopt(Vec<Parked>),
     Become(Mode),
+    /// Tunnels go on to their own end while this front retires.
+    KeepTunnels,
     /// Tell the state, with this number.
     Tell(u64),
 }
@@ -100,6 +102,7 @@ pub(super) struct Lane {
     counters: RefCell<Counters>,
     mode: Cell<Mode>,
     mode_since: Cell<Instant>,
+    keeps_tunnels: Cell<bool>,
     told: Cell<u64>,
     adopted: Cell<u64>,
     in_flight: Cell<u64>,
@@ -141,6 +144,7 @@ impl Lane {
             counters: RefCell::new(tally::fresh()),
             mode: Cell::new(Mode::Serving),
             mode_since: Cell::new(Instant::now()),
+            keeps_tunnels: Cell::new(false),
             told: Cell::new(0),
             adopted: Cell::new(0),
             in_flight: Cell::new(0),
@@ -176,6 +180,11 @@ impl Lane {
     /// The mode, and since when.
     pub(super) fn mode_since(&self) -> (Mode, Instant) {
         (self.mode.get(), self.mode_since.get())
+    }
+
+    /// Tunnels do not end because this front retires.
+    pub(super) fn keeps_tunnels(&self) -> bool {
+        self.keeps_tunnels.get()
     }
 
     pub(super) fn request_ids(&self) -> &RequestIds {
@@ -318,10 +327,13 @@ impl Lane {
             Order::Cut(generation) => self.cut(generation),
             Order::Adopt(parked) => self.adopt(parked),
             Order::Become(mode) => {
-                self.mode.set(mode);
-                self.mode_since.set(Instant::now());
+                // Another heir is no reason to begin the window of the tunnels anew.
+                if self.mode.replace(mode) != mode {
+                    self.mode_since.set(Instant::now());
+                }
                 self.wake_all();
             }
+            Order::KeepTunnels => self.keeps_tunnels.set(true),
             Order::Tell(number) => {
                 self.told.set(number);
                 self.live.expire_idle();

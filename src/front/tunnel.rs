@@ -219,6 +219,7 @@ impl Tunnel<'_> {
         let (mode, since) = self.lane.mode_since();
         let by_front = match mode {
             Mode::Serving | Mode::Stranded => None,
+            Mode::Retiring if self.lane.keeps_tunnels() => None,
             Mode::Retiring => Some((since, spread(window))),
             Mode::Draining => Some((since, at_once)),
         };

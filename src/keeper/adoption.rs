@@ -8,6 +8,7 @@ use super::release::Release;
 use super::state::StateFile;
 use super::stored;
 use super::totals::Totals;
+use super::upgrade::Upgrade;
 use crate::api::ReloadOutcome;
 use crate::causes::chain;
 use crate::config::{AccessConfig, HttpConfig};
@@ -17,6 +18,7 @@ use crate::systemd::message_id;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -59,6 +61,9 @@ pub struct Remembered {
     /// Why the limits of the newest generation are not in force.
     #[serde(default)]
     pub unlimited: Option<String>,
+    /// The newest upgrade.
+    #[serde(default)]
+    pub upgrade: Option<Upgrade>,
 }
 
 /// What systemd passed, sorted.
@@ -74,10 +79,14 @@ pub fn sort(given: Vec<Given>) -> Kept {
     let mut kept = Kept::default();
     for Given { name, fd } in given {
         if name == stored::LISTENER {
+            stored::copy(&name, &fd);
             kept.listeners.push(fd);
         } else if name.starts_with(stored::PREFIX) {
             // The store passes the newest first; an older one of the same name is obsolete.
-            kept.things.entry(name).or_insert(fd);
+            if let Entry::Vacant(vacant) = kept.things.entry(name) {
+                stored::copy(vacant.key(), &fd);
+                vacant.insert(fd);
+            }
         } else {
             kept.sockets.push(Given { name, fd });
         }
@@ -130,10 +139,7 @@ fn end_stranger(pidfd: &OwnedFd) {
 
 /// The written-down state of the previous keeper, and where to write the next. A state that cannot
 /// be read is as good as none: what runs is ended and begun anew, and never is a start refused.
-pub fn open_state(kept: &mut Kept, is_kept: bool) -> (Option<StateFile>, Option<Remembered>) {
-    if !is_kept {
-        return (None, None);
-    }
+pub fn open_state(kept: &mut Kept) -> (Option<StateFile>, Option<Remembered>) {
     if let Some(fd) = kept.take(stored::STATE) {
         let file = StateFile::from_fd(fd);
         match file.load() {

@@ -5,7 +5,7 @@
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
-use crate::api::{LevelInUse, Released, ReloadOutcome, Status};
+use crate::api::{LevelInUse, Released, ReloadOutcome, Status, UpgradeOutcome};
 use crate::config;
 use axum::Router;
 use axum::extract::{self, State};
@@ -38,6 +38,10 @@ pub enum Asked {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// `POST /log-level/LEVEL`
     LogLevel(String, oneshot::Sender<LevelInUse>),
+    /// `POST /upgrade`: become the installed binary.
+    Upgrade(oneshot::Sender<UpgradeOutcome>),
+    /// `POST /upgrade/check`: only ask it whether it could take over.
+    CheckUpgrade(oneshot::Sender<UpgradeOutcome>),
     /// `POST /release`: the unit is being restarted, be ready to be replaced.
     Release(oneshot::Sender<Released>),
 }
@@ -103,6 +107,8 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .route("/log-level/{level}", post(log_level))
+        .route("/upgrade", post(upgrade))
+        .route("/upgrade/check", post(check_upgrade))
         .route("/release", post(release))
         .with_state(outbox);
     if let Err(error) = axum::serve(listener, router).await {
@@ -123,6 +129,14 @@ async fn metrics(State(outbox): State<Outbox>) -> Response {
 
 async fn reload(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::Reload).await)
+}
+
+async fn upgrade(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::Upgrade).await)
+}
+
+async fn check_upgrade(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::CheckUpgrade).await)
 }
 
 async fn release(State(outbox): State<Outbox>) -> Response {

@@ -70,6 +70,8 @@ pub struct RememberedFront {
     lanes: usize,
     born: Moment,
     heir: Option<FrontId>,
+    #[serde(default)]
+    is_upgrade: bool,
 }
 
 struct Front {
@@ -82,6 +84,8 @@ struct Front {
     born: Moment,
     /// Gets its connections when it retires.
     heir: Option<FrontId>,
+    /// It replaces only the binary: the tunnels of those that retire for it go on.
+    is_upgrade: bool,
     letters: mpsc::Sender<Letter>,
     /// None: adopted, and it has not spoken yet, so anything may be leased.
     report: Option<Report>,
@@ -140,6 +144,31 @@ impl Fronts {
         self.living.values().any(Front::is_current)
     }
 
+    /// How many hand over to younger ones, or finish what they have.
+    pub fn retiring(&self) -> usize {
+        let fronts = self.living.values();
+        fronts
+            .filter(|front| front.stage == Stage::Retiring)
+            .count()
+    }
+
+    /// A front is on its way to serve.
+    pub fn is_any_starting(&self) -> bool {
+        let mut fronts = self.living.values();
+        fronts.any(|front| front.stage == Stage::Starting)
+    }
+
+    /// This front, or a younger one, serves.
+    pub fn serves_since(&self, id: FrontId) -> bool {
+        let mut fronts = self.living.range(id..);
+        fronts.any(|(_, front)| front.stage == Stage::Serving)
+    }
+
+    /// This front, or a younger one, lives.
+    pub fn lives_since(&self, id: FrontId) -> bool {
+        self.living.range(id..).next().is_some()
+    }
+
     /// Starts a front. When it is ready, older ones retire in its favour.
     ///
     /// # Errors
@@ -159,6 +188,7 @@ impl Fronts {
             lanes,
             born: birth.now,
             heir: None,
+            is_upgrade: birth.is_upgrade,
         };
         let report = Some(Report::default());
         self.attach(remembered, pid, born.child.pidfd, born.link, report)
@@ -196,6 +226,7 @@ impl Fronts {
             lanes,
             born,
             heir,
+            is_upgrade,
         } = remembered;
         let (letters, inbox) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
@@ -213,6 +244,7 @@ impl Fronts {
             lanes,
             born,
             heir,
+            is_upgrade,
             letters,
             report,
             _tasks: tasks,
@@ -307,14 +339,9 @@ impl Fronts {
     }
 
     /// Sends the idle connections of `old` to `new`, now and as they become idle. One that retires
-    /// already goes on to its heir, unless that died.
+    /// already gets the new heir: its former one could not end while it may still get connections.
     fn retire(&mut self, old: FrontId, new: FrontId) {
-        let has_heir = |front: &Front| {
-            front
-                .heir
-                .is_some_and(|heir| self.living.contains_key(&heir))
-        };
-        let is_done = |front: &Front| front.stage == Stage::Draining || has_heir(front);
+        let is_done = |front: &Front| front.stage == Stage::Draining;
         if self.living.get(&old).is_none_or(is_done) {
             return;
         }
@@ -327,6 +354,10 @@ impl Fronts {
         };
         if let Some(front) = self.living.get_mut(&old) {
             (front.stage, front.heir) = (Stage::Retiring, Some(new));
+        }
+        let keeps_tunnels = self.living.get(&new).is_some_and(|front| front.is_upgrade);
+        if keeps_tunnels {
+            self.tell(old, ToFront::KeepTunnels, Vec::new());
         }
         tracing::info!(front = %old, to = %new, "{old} retires, its connections move to {new}");
         self.tell(new, ToFront::Inherit, vec![receiving]);
@@ -481,6 +512,7 @@ impl Fronts {
             lanes: front.lanes,
             born: front.born,
             heir: front.heir,
+            is_upgrade: front.is_upgrade,
         };
         self.living.values().map(remember).collect()
     }

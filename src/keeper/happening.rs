@@ -5,6 +5,7 @@ use super::health::Observation;
 use super::notice::Notice;
 use super::plan::Pulse;
 use super::reaper::Ending;
+use super::upgrade::Fitness;
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::link::{Endpoint, FromFront};
 use tokio::sync::mpsc;
@@ -56,6 +57,10 @@ pub enum Happening {
     LanesAnswered,
     /// SIGHUP.
     Reload,
+    /// SIGUSR2.
+    Upgrade,
+    /// The installed binary said whether it can take over, or failed to.
+    UpgradeChecked(Result<Fitness, String>),
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGCHLD.

@@ -135,6 +135,7 @@ pub fn bind(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
     let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(failed)?.collect();
     let listener = TcpListener::bind(addresses.as_slice()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?.to_string();
+    stored::keep(stored::LISTENER, &listener);
     Ok(vec![Listener {
         name: HTTP.into(),
         address,

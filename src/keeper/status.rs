@@ -183,6 +183,7 @@ impl Keeper {
                 .err()
                 .map(|error| error.to_string()),
             limits_not_in_force: self.unlimited.clone(),
+            last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
         }
     }
 

@@ -4,8 +4,15 @@
 
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::systemd::kept;
+use std::cell::RefCell;
 use std::fmt::Display;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+thread_local! {
+    /// What the store has, by name: systemd gives it back only to a new process, and an image that
+    /// is executed in place needs it, too. Of the keeper's main thread, as everything is.
+    static COPIES: RefCell<Vec<(String, OwnedFd)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// All names begin so; no socket unit may use one.
 pub const PREFIX: &str = "gapless-";
@@ -27,12 +34,29 @@ pub fn of_worker(generation: GenerationId, slot: Slot, thing: &str) -> String {
 /// Puts a thing into the store. Without a store (no systemd) nothing happens; if systemd does not
 /// take it, only the next keeper will miss it.
 pub fn keep(name: &str, fd: impl AsFd) {
+    copy(name, fd.as_fd());
     log(name, "kept", kept::put(name, &[fd.as_fd()]));
 }
 
 /// Takes a thing out of the store.
 pub fn forget(name: &str) {
+    COPIES.with_borrow_mut(|copies| copies.retain(|(known, _)| known != name));
     log(name, "forgotten", kept::remove(name));
+}
+
+/// Counts something as kept that the store has already.
+pub fn copy(name: &str, fd: impl AsFd) {
+    match fd.as_fd().try_clone_to_owned() {
+        Ok(copy) => COPIES.with_borrow_mut(|copies| copies.push((name.to_owned(), copy))),
+        Err(error) => {
+            tracing::error!(fd.name = name, %error, "{name} cannot be handed on by an upgrade, which would cost it: {error}");
+        }
+    }
+}
+
+/// All that is kept, for the image that takes this one's place.
+pub fn take_all() -> Vec<(String, OwnedFd)> {
+    COPIES.take()
 }
 
 fn log(name: &str, what: &str, result: Result<(), impl Display>) {

@@ -8,6 +8,7 @@ mod birth;
 mod effects;
 mod reloading;
 mod rounds;
+mod upgrading;
 
 pub use birth::run;
 
@@ -26,6 +27,7 @@ use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::state::StateFile;
+use super::upgrade::Upgrade;
 use super::yard::Yard;
 use crate::api::{LevelInUse, ListenerStatus, Released, ReloadOutcome};
 use crate::causes::chain;
@@ -94,6 +96,9 @@ pub enum KeeperError {
     /// No thread for the output of workers.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The upgrade ended in neither image.
+    #[error("cannot become the installed binary; systemd starts it anew, and it adopts what runs")]
+    Exec(#[source] io::Error),
     /// No control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -120,6 +125,8 @@ enum End {
     Finished,
     /// Everything is left to the next keeper.
     Left,
+    /// Everything is left to the next image in this very process.
+    Replaced,
 }
 
 /// Everything the keeper is.
@@ -174,6 +181,11 @@ pub(super) struct Keeper {
     /// Every lane last answered its probe then. None: one hangs, and its front has to go.
     pub(super) lanes_answered: Option<Moment>,
     watchdog: Option<Duration>,
+    /// The installed binary.
+    program: PathBuf,
+    pub(super) upgrade: Option<Upgrade>,
+    /// The process of a dry run.
+    checked: Option<u32>,
 }
 
 /// Now, on the clock that the next keeper shares.
@@ -205,6 +217,9 @@ impl Keeper {
             }
             self.work();
             self.say_ready_if_decided();
+            if self.end.is_none() && self.is_to_be_replaced(|| inbox.is_empty()).await {
+                self.leave_to_next_image();
+            }
         }
         self.leave();
     }
@@ -269,6 +284,8 @@ impl Keeper {
                 log_up("watchdog", notify::watchdog());
             }
             Happening::Reload => self.reload_by_signal(),
+            Happening::Upgrade => self.upgrade(false, None),
+            Happening::UpgradeChecked(result) => self.upgrade_checked(result),
             Happening::Stop => self.stop(),
             Happening::ChildEnded => self.reap_orphans(),
             Happening::Asked(asked) => self.answer(asked),
@@ -292,6 +309,8 @@ impl Keeper {
                     level: self.log_level.clone(),
                 }));
             }
+            Asked::Upgrade(answer) => self.upgrade(false, Some(answer)),
+            Asked::CheckUpgrade(answer) => self.upgrade(true, Some(answer)),
             Asked::Release(answer) => {
                 self.released = Some(now());
                 self.save_state();
@@ -329,6 +348,7 @@ impl Keeper {
             .fronts
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
+            .chain(self.checked)
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {
             tracing::debug!(pid, why = %ending, "reaped an orphan");
@@ -337,9 +357,10 @@ impl Keeper {
 
     /// The last thing: nothing of a finished keeper stays in the fd store; a left one keeps all.
     fn leave(&mut self) {
-        if self.end == Some(End::Left) {
-            self.save_state();
-            return;
+        match self.end {
+            Some(End::Left) => return self.save_state(),
+            Some(End::Replaced) => return,
+            Some(End::Finished) | None => {}
         }
         adoption::forget(&self.fronts, self.crews.values());
         tracing::info!(name: message_id::STOPPED.name, "stopped");

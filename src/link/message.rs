@@ -85,6 +85,9 @@ pub enum ToFront {
     /// One fd comes along: stop accepting, send idle connections on it (those that are in use
     /// when they become idle), end when none is left.
     Retire,
+    /// Goes before `Retire` when only gapless itself is replaced: tunnels go on to their own end. A
+    /// front that does not know the word ends them in their window, as at a restart.
+    KeepTunnels,
     /// A real stop: stop accepting, close idle connections, finish requests with
     /// `Connection: close`, end when none is left.
     Drain,

@@ -6,6 +6,7 @@
 
 use libsystemd::activation;
 use listenfd::ListenFd;
+use rustix::io::{dup, fcntl_dupfd_cloexec};
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// More fds than any limit of ours lets us keep; a larger LISTEN_FDS is a mistake of somebody.
 const FDS_MAX: usize = 65_536;
+
+/// The first of them, SD_LISTEN_FDS_START.
+const FIRST_FD: RawFd = 3;
 
 /// The name that systemd itself uses for an fd without one, sd_listen_fds_with_names(3).
 const NAMELESS: &str = "unknown";
@@ -105,6 +109,44 @@ fn names_of(count: usize) -> Result<Vec<String>, GivenError> {
 ///
 /// Only for the chain loader, first thing in `main`, before any thread and any fd of its own.
 pub(crate) fn close_strays(first: RawFd) {
+    close_open(|fd| fd >= first);
+}
+
+/// Makes the fds with these numbers, in this order, the fds 3, 4, …, not close-on-exec, and closes
+/// whatever stood there. They stay where they are as long as the answer lives.
+///
+/// Only for the relay, first thing in `main`, before any thread and any fd of its own.
+///
+/// # Errors
+/// When one of them is not open, or the process is out of fds.
+pub(crate) fn place(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let count = RawFd::try_from(numbers.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let end = FIRST_FD.saturating_add(count);
+    let out_of_the_way = |number: &RawFd| {
+        if *number < FIRST_FD || !is_open(*number) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(fcntl_dupfd_cloexec(own(*number), end)?)
+    };
+    let moved: Vec<OwnedFd> = numbers
+        .iter()
+        .map(out_of_the_way)
+        .collect::<Result<_, _>>()?;
+    close_open(|fd| (FIRST_FD..end).contains(&fd));
+    // Now each is the lowest free number in its turn.
+    let placed: Vec<OwnedFd> = moved.iter().map(dup).collect::<Result<_, _>>()?;
+    let is_in_order = (FIRST_FD..end).eq(placed.iter().map(AsRawFd::as_raw_fd));
+    is_in_order
+        .then_some(placed)
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+fn is_open(fd: RawFd) -> bool {
+    let path = std::path::Path::new("/proc/self/fd").join(fd.to_string());
+    path.symlink_metadata().is_ok()
+}
+
+fn close_open(which: impl Fn(RawFd) -> bool) {
     let place = std::path::Path::new("/proc/self/fd");
     let Ok(entries) = place.read_dir() else {
         return;
@@ -112,11 +154,10 @@ pub(crate) fn close_strays(first: RawFd) {
     // To the end before the first is closed: the directory being read has an fd, too.
     let numbers: Vec<RawFd> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| *fd >= first)
+        .filter(|fd| which(*fd))
         .collect();
     for fd in numbers {
-        let is_open = place.join(fd.to_string()).symlink_metadata().is_ok();
-        if is_open {
+        if is_open(fd) {
             drop(own(fd));
         }
     }
@@ -127,9 +168,10 @@ pub(crate) fn close_strays(first: RawFd) {
     reason = "a number becomes an owner here and nowhere else"
 )]
 fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the fd is open (in `take` libsystemd has just set a flag on it, in `close_strays` it
-    // has just been seen in /proc), and nobody else owns it: it was opened before this process
-    // began, and either function runs before this process opens an fd of its own; `listenfd`
+    // SAFETY: the fd is open (in `take` libsystemd has just set a flag on it, in `close_open` and
+    // `place` it has just been seen in /proc), and nobody else owns it: it was opened before this
+    // process began (in `place`, those of our own are numbered past what is closed), and each
+    // function runs before this process opens an fd of its own; `listenfd`
     // hands out each number once and removes LISTEN_FDS.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -31,6 +31,8 @@ pub struct Birth<'a> {
     pub cgroup: Option<&'a Path>,
     /// What becomes of it when the keeper ends.
     pub orphaned: Orphaned,
+    /// It replaces only the binary: the tunnels of those that retire for it go on.
+    pub is_upgrade: bool,
     /// Environment of the keeper.
     pub env: &'a Environment,
     /// Now.

@@ -35,6 +35,7 @@ impl Keeper {
         self.access = remembered.access;
         self.last_outcome = remembered.last_outcome;
         self.unlimited = remembered.unlimited;
+        self.upgrade = remembered.upgrade;
         self.fronts.resume(remembered.next_front, remembered.cell);
         self.fronts.totals = remembered.totals;
         self.dropped_told.0 = self.fronts.totals.counters.access_dropped;
@@ -146,6 +147,7 @@ impl Keeper {
             released: self.released,
             last_outcome: self.last_outcome.clone(),
             unlimited: self.unlimited.clone(),
+            upgrade: self.upgrade.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, now, unit};
 use crate::causes::chain;
 use crate::config::{self, AccessConfig, Config, ConfigError, HttpConfig};
+use crate::exec::relay;
 use crate::id::GenerationId;
 use crate::keeper::admin;
 use crate::keeper::adoption::{self, Remembered};
@@ -16,13 +17,16 @@ use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
 use crate::keeper::reaper;
 use crate::keeper::spawn;
+use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
+use crate::keeper::upgrade;
 use crate::keeper::yard::Yard;
 use crate::systemd::given;
 use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
@@ -33,11 +37,15 @@ use tokio::task::{JoinSet, LocalSet};
 /// [`KeeperError`] when it cannot begin; nothing was started then.
 pub fn run(options: Options) -> Result<(), KeeperError> {
     // Before anything else, while there is one thread: these fds must not leak into children.
-    let given = if options.mode == Mode::Systemd {
+    let given = if options.mode == Mode::Systemd || is_next_image() {
         given::take()?
     } else {
         Vec::new()
     };
+    let program = upgrade::installed()
+        .map_err(|error| KeeperError::System("find its installed binary", error))?;
+    // Until they are heard, and never by another thread: see `relay`.
+    relay::hold().map_err(|error| KeeperError::System("hold back signals", error))?;
     spawn::harden_self().map_err(|error| KeeperError::System("make itself unreadable", error))?;
     reaper::become_subreaper()
         .map_err(|error| KeeperError::System("become the reaper of its workers", error))?;
@@ -45,17 +53,30 @@ pub fn run(options: Options) -> Result<(), KeeperError> {
         .enable_all()
         .build()
         .map_err(|error| KeeperError::System("start its loop", error))?;
-    LocalSet::new().block_on(&runtime, async move {
+    let next = LocalSet::new().block_on(&runtime, async move {
         let (outbox, inbox) = Outbox::new(QUEUE);
-        let mut keeper = Keeper::begin(options, given, &outbox)?;
+        let mut keeper = Keeper::begin(options, program, given, &outbox)?;
         keeper.turn(inbox).await;
-        Ok(())
-    })
+        keeper.next_image().map_err(KeeperError::Exec)
+    })?;
+    drop(runtime);
+    if let Some(next) = next {
+        match relay::become_next(&next).map_err(KeeperError::Exec)? {}
+    }
+    Ok(())
+}
+
+/// In the foreground fds are given only by the image before: whatever else LISTEN_FDS says there was
+/// said to somebody else.
+fn is_next_image() -> bool {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    names.split(':').any(|name| name == stored::STATE)
 }
 
 impl Keeper {
     fn begin(
         options: Options,
+        program: PathBuf,
         given: Vec<given::Given>,
         outbox: &Outbox,
     ) -> Result<Self, KeeperError> {
@@ -69,10 +90,13 @@ impl Keeper {
                 port,
                 admin: wanted,
             } => {
-                if let Some(address) = *wanted {
+                if let (Some(address), []) = (*wanted, &*admin) {
                     admin.push(listeners::bind_admin(address)?);
                 }
-                listeners::bind(host, *port)?
+                match kept.listeners() {
+                    none if none.is_empty() => listeners::bind(host, *port)?,
+                    bound => listeners::from_given(Vec::new(), bound, &unit)?,
+                }
             }
         };
         let control = control::listen(
@@ -143,6 +167,9 @@ impl Keeper {
             probing: JoinSet::new(),
             lanes_answered: Some(now),
             watchdog: notify::watchdog_interval(),
+            program,
+            upgrade: None,
+            checked: None,
             yard,
             options,
         };
@@ -150,6 +177,7 @@ impl Keeper {
         for listener in admin {
             tokio::task::spawn_local(admin::serve(listener, outbox.clone()));
         }
+        drop(kept.take(upgrade::IMAGE));
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
         tracing::info!(
             name: message_id::STARTED.name,
@@ -175,6 +203,7 @@ impl Keeper {
         self.use_level(&level);
         let is_crash = self.plan.generations().next().is_some() && !was_released;
         if is_crash {
+            self.arrive();
             if !self.fronts.has_any_current() {
                 self.bear_front();
             }
@@ -192,7 +221,7 @@ impl Keeper {
     }
 
     fn open_state(&mut self, kept: &mut adoption::Kept) -> Option<Remembered> {
-        let (state, remembered) = adoption::open_state(kept, self.options.mode == Mode::Systemd);
+        let (state, remembered) = adoption::open_state(kept);
         self.state = state;
         remembered
     }
@@ -214,7 +243,7 @@ fn seed() -> u64 {
     u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// SIGHUP reloads; SIGTERM and SIGINT stop; SIGCHLD reaps; the rest that would end a process is
+/// SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT stop; SIGCHLD reaps; the rest that would end a process is
 /// heard and ignored, because a stray signal must not cost a request.
 fn hear_signals(outbox: &Outbox) -> io::Result<()> {
     type Heard = Option<fn() -> Happening>;
@@ -224,7 +253,7 @@ fn hear_signals(outbox: &Outbox) -> io::Result<()> {
         (SignalKind::interrupt(), Some(|| Happening::Stop)),
         (SignalKind::child(), Some(|| Happening::ChildEnded)),
         (SignalKind::user_defined1(), None),
-        (SignalKind::user_defined2(), None),
+        (SignalKind::user_defined2(), Some(|| Happening::Upgrade)),
         (SignalKind::quit(), None),
         (SignalKind::alarm(), None),
         (SignalKind::pipe(), None),
@@ -242,5 +271,5 @@ fn hear_signals(outbox: &Outbox) -> io::Result<()> {
             }
         });
     }
-    Ok(())
+    relay::hear()
 }

@@ -42,6 +42,7 @@ impl Keeper {
             self.find_drained();
             self.find_left();
             self.tell_outcomes();
+            self.find_arrived();
             if self.events.is_empty() {
                 break;
             }
@@ -313,6 +314,7 @@ impl Keeper {
             runtime_directory: &self.options.runtime_directory,
             cgroup: cgroup.as_deref(),
             orphaned: self.orphaned(),
+            is_upgrade: self.is_arriving(),
             env: &self.env,
             now: now(),
         };

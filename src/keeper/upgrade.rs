@@ -1,0 +1,238 @@
+//! Replacing gapless by its installed binary: what is known of an upgrade, and the dry run, in which
+//! the installed binary says of a copy of the state whether it could take over.
+
+use super::adoption::Remembered;
+use super::happening::{Happening, Outbox};
+use super::output;
+use super::plan::Moment;
+use super::reaper;
+use super::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
+use super::state::{StateError, StateFile};
+use crate::api::{UpgradeOutcome, UpgradeVerdict};
+use crate::config::{self, ConfigSource};
+use crate::id::FrontId;
+use crate::poll;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+/// The word that selects the dry run.
+pub const CHECK: &str = "adopt-check";
+/// Name of the fd with the copy of the state.
+pub const STATE: &str = "state";
+/// Name of the kept fd with the image that was replaced last.
+pub const IMAGE: &str = "gapless-image";
+/// For the answer of the installed binary.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// A longer answer is none.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// This one's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How far an upgrade is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// The installed binary is asked.
+    Checking {
+        /// That is all that was wanted.
+        only: bool,
+    },
+    /// For a quiet moment: no reload is under way, no more than one old front.
+    Waiting,
+    /// The next image is on its way, or runs already.
+    Executing,
+    /// It runs, and its front is to serve.
+    Arriving(FrontId),
+    /// Over.
+    Decided,
+}
+
+/// The newest upgrade.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// For whoever asks.
+    pub outcome: UpgradeOutcome,
+    /// When.
+    pub asked: Moment,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+impl Upgrade {
+    /// Asked for now; `number` is that of the one before.
+    pub fn begin(number: u64, program: &Path, only: bool, asked: Moment) -> Self {
+        let outcome = UpgradeOutcome {
+            number: number.saturating_add(1),
+            verdict: UpgradeVerdict::UnderWay,
+            from: VERSION.to_owned(),
+            to: None,
+            program: program.to_owned(),
+            cause: "asking the installed binary".to_owned(),
+            elapsed_ms: 0,
+        };
+        let stage = Stage::Checking { only };
+        Self {
+            outcome,
+            asked,
+            stage,
+        }
+    }
+}
+
+/// What the installed binary says of itself in the dry run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fitness {
+    /// Its version.
+    pub gapless: String,
+    /// What it finds wrong with the configuration.
+    pub config_problem: Option<String>,
+}
+
+/// The dry run, in the installed binary: understands the state, and looks at the configuration.
+///
+/// # Errors
+/// [`StateError`]: it could not take over.
+pub fn examine(state: OwnedFd, config_file: Option<PathBuf>) -> Result<Fitness, StateError> {
+    StateFile::from_fd(state).load::<Remembered>()?;
+    let problem = config_file.and_then(|file| {
+        let source = ConfigSource {
+            file: Some(file),
+            ..ConfigSource::default()
+        };
+        config::load(&source).err().map(|error| error.summary())
+    });
+    Ok(Fitness {
+        gapless: VERSION.to_owned(),
+        config_problem: problem,
+    })
+}
+
+/// Where the installed binary is: as we were started, if that says it, else where we are from.
+///
+/// # Errors
+/// As readlink(2) of our own image.
+pub fn installed() -> io::Result<PathBuf> {
+    let named = std::env::args_os().next().map(PathBuf::from);
+    if let Some(named) = named.filter(|path| path.is_absolute()) {
+        return Ok(named);
+    }
+    let path = std::env::current_exe()?.into_os_string();
+    // proc_pid_exe(5), of a binary that was replaced before we looked.
+    let text = path.to_string_lossy();
+    Ok(text
+        .strip_suffix(" (deleted)")
+        .map_or_else(|| PathBuf::from(&path), PathBuf::from))
+}
+
+/// The dry run could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// No process.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// No copy of the state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No pipe, or no watch.
+    #[error("cannot prepare the dry run")]
+    Prepare(#[from] io::Error),
+}
+
+/// A dry run under way.
+pub struct Check {
+    child: Child,
+    output: OwnedFd,
+}
+
+impl Check {
+    /// Starts the installed binary on a copy of the state.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub fn start(
+        program: &Path,
+        remembered: &Remembered,
+        config_file: Option<&Path>,
+        env: &Environment,
+    ) -> Result<Self, CheckError> {
+        std::fs::metadata(program)?;
+        let state = StateFile::create("gapless-state-copy")?;
+        state.save(remembered)?;
+        let (output, writing) = output::pipe()?;
+        let mut command: Vec<OsString> = vec![program.into(), CHECK.into()];
+        if let Some(file) = config_file {
+            command.extend(["--config".into(), file.into()]);
+        }
+        let child = spawn::spawn(&Spawn {
+            command,
+            env,
+            directory: Path::new("/"),
+            fds: vec![(STATE, state.as_fd())],
+            output: Some(writing.as_fd()),
+            cgroup: None,
+            orphan: Orphan::Dies,
+        })?;
+        Ok(Self { child, output })
+    }
+
+    /// Who must not be reaped as an orphan.
+    pub fn pid(&self) -> u32 {
+        self.child.pid
+    }
+
+    /// Tells the keeper's loop what came of it, within its limit.
+    pub async fn run(self, outbox: Outbox) {
+        let pid = self.child.pid;
+        let result = self.result().await.unwrap_or_else(|error| {
+            reaper::kill_session(pid);
+            Err(format!("it cannot be watched: {error}"))
+        });
+        outbox.put(Happening::UpgradeChecked(result)).await;
+    }
+
+    async fn result(self) -> io::Result<Result<Fitness, String>> {
+        let Child { pid, pidfd } = self.child;
+        let watched = poll::watch(pidfd.try_clone()?)?;
+        let mut answer = pipe::Receiver::from_owned_fd(self.output)?.take(ANSWER_BYTES_MAX);
+        let mut bytes = Vec::new();
+        let both = async {
+            answer.read_to_end(&mut bytes).await?;
+            reaper::ended(&watched, pid).await
+        };
+        let Ok(ending) = tokio::time::timeout(CHECK_LIMIT, both).await else {
+            reaper::kill_session(pid);
+            reaper::signal(&pidfd, Signal::KILL)?;
+            reaper::ended(&watched, pid).await?;
+            let limit = CHECK_LIMIT.as_secs();
+            return Ok(Err(format!(
+                "it did not answer the dry run within {limit} s"
+            )));
+        };
+        let ending = ending?;
+        let text = String::from_utf8_lossy(&bytes);
+        let fitness = text
+            .lines()
+            .rev()
+            .find_map(|line| serde_json::from_str(line).ok());
+        Ok(match (ending, fitness) {
+            (reaper::Ending::Exited(0), Some(fitness)) => Ok(fitness),
+            _ => Err(refusal(ending, &text)),
+        })
+    }
+}
+
+fn refusal(ending: reaper::Ending, text: &str) -> String {
+    let last = text.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.map_or_else(String::new, |line| {
+        let line: String = line.chars().filter(|c| !c.is_control()).take(500).collect();
+        format!(": {line}")
+    });
+    format!("it {ending} in the dry run without saying that it can take over{last}")
+}
