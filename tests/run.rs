@@ -122,6 +122,30 @@ fn it_serves_reloads_and_stops_cleanly_on_ctrl_c() {
 }
 
 #[test]
+fn it_becomes_the_installed_gapless_and_the_app_goes_on() {
+    let mut foreground = Foreground::start();
+    let before = foreground.status().unwrap();
+    for _ in 0..2 {
+        let upgrade = foreground.cli(&["upgrade"]);
+        assert_eq!(upgrade.code(), 0, "{upgrade}\n{}", foreground.log());
+    }
+    let after = foreground.status().unwrap();
+    assert_eq!(after.listeners, before.listeners);
+    assert_eq!((after.pid, after.healthy), (foreground.main.id(), true));
+    let app = |status: &Status| status.generations[0].workers[0].pid;
+    assert_eq!(app(&after), app(&before));
+    assert!(
+        get(&foreground.address(), "/")
+            .expect_ok()
+            .contains("gapless")
+    );
+    foreground.signal(Signal::INT);
+    let ended = process::wait(&mut foreground.main, SOON).unwrap();
+    assert!(ended.success(), "{ended}: {}", foreground.log());
+    foreground.expect_nothing_left();
+}
+
+#[test]
 fn nothing_outlives_a_keeper_that_nobody_replaces() {
     let mut foreground = Foreground::start();
     foreground.signal(Signal::KILL);

@@ -110,6 +110,14 @@ impl Kept {
         self.things.remove(name)
     }
 
+    /// Whether the state of the image before is here and understood: one that took this process over
+    /// must not begin anew, it can go back.
+    pub fn has_state(&self) -> bool {
+        let state = self.things.get(stored::STATE);
+        let state = state.and_then(|fd| StateFile::from_fd(fd.try_clone().ok()?).load().ok());
+        state.is_some_and(|remembered: Option<Remembered>| remembered.is_some())
+    }
+
     /// What nobody asked for belongs to nothing that is known: out of the store with it. A process
     /// was started by a keeper that died before it could write it down; another is there by now, or
     /// will be.

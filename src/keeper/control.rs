@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -98,6 +99,16 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&fresh, Permissions::from_mode(0o660))?;
     std::fs::rename(&fresh, path)?;
     Ok(listener)
+}
+
+/// The socket of the image before, so that nobody is refused between the two.
+///
+/// # Errors
+/// When the runtime does not take it.
+pub fn inherit(fd: OwnedFd) -> io::Result<UnixListener> {
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Answers until the runtime ends.

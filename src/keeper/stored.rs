@@ -18,6 +18,8 @@ thread_local! {
 pub const PREFIX: &str = "gapless-";
 /// The memfd with the written-down state.
 pub const STATE: &str = "gapless-state";
+/// The control socket; only on its way to the next image, never in the store.
+pub const CONTROL: &str = "gapless-control";
 /// Copies of the listening sockets, so that a restart of the socket unit never closes the port.
 pub const LISTENER: &str = "gapless-listener";
 

@@ -99,6 +99,9 @@ pub enum KeeperError {
     /// The upgrade ended in neither image.
     #[error("cannot become the installed binary; systemd starts it anew, and it adopts what runs")]
     Exec(#[source] io::Error),
+    /// An upgrade got here, and must go back.
+    #[error("the state of the gapless before is not here or not understood")]
+    Unable,
     /// No control socket.
     #[error(transparent)]
     Control(#[from] ControlError),

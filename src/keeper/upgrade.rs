@@ -9,14 +9,17 @@ use super::reaper;
 use super::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
 use super::state::{StateError, StateFile};
 use crate::api::{UpgradeOutcome, UpgradeVerdict};
+use crate::causes::chain;
 use crate::config::{self, ConfigSource};
+use crate::exec::relay::Next;
 use crate::id::FrontId;
 use crate::poll;
+use crate::systemd::given::Given;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -129,6 +132,48 @@ pub fn installed() -> io::Result<PathBuf> {
     Ok(text
         .strip_suffix(" (deleted)")
         .map_or_else(|| PathBuf::from(&path), PathBuf::from))
+}
+
+/// How a new image that finds itself unable to begin becomes the old one again.
+pub struct WayBack {
+    image: OwnedFd,
+    fds: Vec<(String, OwnedFd)>,
+    program: PathBuf,
+}
+
+impl WayBack {
+    /// None when no image was before this one, or there are no fds to spare.
+    pub fn of(given: &[Given], program: &Path) -> Option<Self> {
+        let (images, fds): (Vec<_>, Vec<_>) = given
+            .iter()
+            .map(|given| Some((given.name.clone(), given.fd.try_clone().ok()?)))
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .partition(|(name, _)| name == IMAGE);
+        let (_, image) = images.into_iter().next()?;
+        let program = program.to_owned();
+        Some(Self {
+            image,
+            fds,
+            program,
+        })
+    }
+
+    /// The old image, which is told why. It gets no image to go back to: it was good before.
+    pub fn next(self, why: &dyn std::error::Error) -> Next {
+        let why = chain(why);
+        tracing::error!("this gapless cannot take over, going back to the one before: {why}");
+        // Open until the exec, as this process has nothing else to do.
+        let image = self.image.into_raw_fd();
+        Next {
+            relay: PathBuf::from(format!("/proc/self/fd/{image}")),
+            image: None,
+            back: Some(format!("it ran, but could not take over: {why}")),
+            program: self.program,
+            arguments: std::env::args_os().skip(1).collect(),
+            fds: self.fds,
+        }
+    }
 }
 
 /// The dry run could not begin.

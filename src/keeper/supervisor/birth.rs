@@ -6,7 +6,7 @@ use crate::config::{self, AccessConfig, Config, ConfigError, HttpConfig};
 use crate::exec::relay;
 use crate::id::GenerationId;
 use crate::keeper::admin;
-use crate::keeper::adoption::{self, Remembered};
+use crate::keeper::adoption::{self, Kept, Remembered};
 use crate::keeper::cgroup::OwnGroup;
 use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
@@ -19,7 +19,7 @@ use crate::keeper::reaper;
 use crate::keeper::spawn;
 use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
-use crate::keeper::upgrade;
+use crate::keeper::upgrade::{self, WayBack};
 use crate::keeper::yard::Yard;
 use crate::systemd::given;
 use crate::systemd::{journal, message_id, notify};
@@ -28,6 +28,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -53,9 +54,16 @@ pub fn run(options: Options) -> Result<(), KeeperError> {
         .enable_all()
         .build()
         .map_err(|error| KeeperError::System("start its loop", error))?;
+    let way_back = WayBack::of(&given, &program);
     let next = LocalSet::new().block_on(&runtime, async move {
         let (outbox, inbox) = Outbox::new(QUEUE);
-        let mut keeper = Keeper::begin(options, program, given, &outbox)?;
+        let begun = Keeper::begin(options, program, given, &outbox);
+        let mut keeper = match (begun, way_back) {
+            // What it holds open ends here.
+            (Ok(keeper), _) => keeper,
+            (Err(error), Some(way_back)) => return Ok(Some(way_back.next(&error))),
+            (Err(error), None) => return Err(error),
+        };
         keeper.turn(inbox).await;
         keeper.next_image().map_err(KeeperError::Exec)
     })?;
@@ -81,6 +89,9 @@ impl Keeper {
         outbox: &Outbox,
     ) -> Result<Self, KeeperError> {
         let mut kept = adoption::sort(given);
+        if kept.take(upgrade::IMAGE).is_some() && !kept.has_state() {
+            return Err(KeeperError::Unable);
+        }
         let unit = unit(&options.name);
         let (mut admin, sockets) = listeners::admin(kept.sockets());
         let listeners = match &options.mode {
@@ -99,13 +110,7 @@ impl Keeper {
                 }
             }
         };
-        let control = control::listen(
-            &options.runtime_directory,
-            match options.mode {
-                Mode::Systemd => control::Present::Replaced,
-                Mode::Foreground { .. } => control::Present::Respected,
-            },
-        )?;
+        let control = listen_for_commands(&options, &mut kept)?;
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let config = config::load(&options.source);
         let sink = match options.mode {
@@ -177,7 +182,6 @@ impl Keeper {
         for listener in admin {
             tokio::task::spawn_local(admin::serve(listener, outbox.clone()));
         }
-        drop(kept.take(upgrade::IMAGE));
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
         tracing::info!(
             name: message_id::STARTED.name,
@@ -220,11 +224,25 @@ impl Keeper {
         self.say_ready_if_decided();
     }
 
-    fn open_state(&mut self, kept: &mut adoption::Kept) -> Option<Remembered> {
+    fn open_state(&mut self, kept: &mut Kept) -> Option<Remembered> {
         let (state, remembered) = adoption::open_state(kept);
         self.state = state;
         remembered
     }
+}
+
+fn listen_for_commands(options: &Options, kept: &mut Kept) -> Result<UnixListener, KeeperError> {
+    if let Some(fd) = kept.take(stored::CONTROL) {
+        return control::inherit(fd)
+            .map_err(|error| KeeperError::System("go on with the control socket", error));
+    }
+    let present = match options.mode {
+        Mode::Systemd => control::Present::Replaced,
+        Mode::Foreground { .. } => control::Present::Respected,
+    };
+    let control = control::listen(&options.runtime_directory, present)?;
+    stored::copy(stored::CONTROL, &control);
+    Ok(control)
 }
 
 fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
