@@ -16,7 +16,7 @@
 
 mod world;
 
-use gapless::api::Status;
+use gapless::api::{Status, UpgradeVerdict};
 use std::time::{Duration, Instant};
 use world::container::{self, Container};
 use world::{Behaviour, alone, beside_others, eventually, is_long, skip, version};
@@ -264,6 +264,43 @@ fn restarts_lose_nothing_though_the_app_boots_for_seconds(container: &mut Contai
     stop_and_expect_nothing_left(container);
 }
 
+/// Gapless is replaced in place, by command and by signal.
+fn upgrades_lose_nothing_and_systemd_sees_one_process(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    let (main, app) = (container.main_pid(), container.worker_pids());
+    let store = container.property("NFileDescriptorStore");
+    let load = container.load(&["--kinds", "get,post16k,pipelined,new"]);
+    let replace = "cp /usr/bin/gapless /usr/bin/gapless.new && \
+                   mv /usr/bin/gapless.new /usr/bin/gapless";
+    for number in 1..=20 {
+        container.sh(replace);
+        if number % 5 == 0 {
+            container.kill("USR2", main.unwrap());
+            eventually("the upgrade is over", SOON, || {
+                let last = container.status().last_upgrade?;
+                let is_in_place = last.verdict == UpgradeVerdict::InPlace;
+                (last.number == number && is_in_place).then_some(())
+            });
+        } else {
+            container.sh("gapless upgrade");
+        }
+    }
+    load.run_for(Duration::from_millis(500));
+    let counted = load.finish();
+    counted
+        .expect_nothing_lost()
+        .expect_nothing_closed()
+        .expect_no_stall_beyond(STALL_MAX);
+    wait_settled(container);
+    assert_eq!((container.main_pid(), container.worker_pids()), (main, app));
+    assert_eq!(container.property("NRestarts"), "0");
+    assert_eq!(container.property("NFileDescriptorStore"), store);
+    assert_eq!(container.property("StatusText"), "Serving g1");
+    let state = container.property("ActiveState") + "/" + &container.property("SubState");
+    assert_eq!(state, "active/running");
+    stop_and_expect_nothing_left(container);
+}
+
 /// Point 7, restarts of the socket.
 fn restarts_of_the_socket_refuse_nobody(container: &mut Container) {
     container.serve_probe(&version("v1"), QUICK, "");
@@ -495,6 +532,9 @@ on_both! { beside_others:
 }
 
 on_both! { alone:
+    upgrades_lose_nothing_and_systemd_sees_one_process:
+        on_252_twenty_upgrades_lose_nothing_and_systemd_sees_one_process,
+        on_257_twenty_upgrades_lose_nothing_and_systemd_sees_one_process;
     killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice:
         on_252_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice,
         on_257_killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice;
