@@ -47,6 +47,20 @@ pub struct Listener {
     pub fd: OwnedFd,
 }
 
+impl Listener {
+    /// The same socket, with an fd of its own.
+    ///
+    /// # Errors
+    /// As fcntl(2): the process is out of fds.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            fd: self.fd.try_clone()?,
+        })
+    }
+}
+
 /// No socket to serve on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {

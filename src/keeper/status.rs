@@ -167,10 +167,10 @@ impl Keeper {
                 && !is_refused
                 && !self.plan.is_degraded(),
             summary: self.sentence(),
-            listeners: {
-                let http = listeners::status(self.listeners());
-                http.into_iter().chain(self.admin.clone()).collect()
-            },
+            listeners: [self.listeners(), &self.admin]
+                .into_iter()
+                .flat_map(listeners::status)
+                .collect(),
             generations: self
                 .plan
                 .generations()

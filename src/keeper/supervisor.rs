@@ -29,7 +29,7 @@ use super::release::Release;
 use super::state::StateFile;
 use super::upgrade::Upgrade;
 use super::yard::Yard;
-use crate::api::{LevelInUse, ListenerStatus, Released, ReloadOutcome};
+use crate::api::{LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
 use crate::config::{self, AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
@@ -138,8 +138,6 @@ pub(super) struct Keeper {
     yard: Yard,
     group: Option<OwnGroup>,
     listeners: Vec<Listener>,
-    /// The admin sockets, for the status; tasks of their own serve them.
-    pub(super) admin: Vec<ListenerStatus>,
     env: BTreeMap<OsString, OsString>,
     pub(super) plan: Plan,
     releases: BTreeMap<u64, Release>,
@@ -169,6 +167,8 @@ pub(super) struct Keeper {
     is_dirty: bool,
     stops: u32,
     pub(super) status: String,
+    /// Where load balancers ask; tasks of their own serve copies.
+    pub(super) admin: Vec<Listener>,
     /// What was on its way to be live when this keeper adopted it.
     was_coming: Option<GenerationId>,
     /// What was said when the app became degraded: once, not at every try.

@@ -12,7 +12,7 @@ use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
-use crate::keeper::listeners;
+use crate::keeper::listeners::{self, ListenError, Listener};
 use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
 use crate::keeper::reaper;
@@ -93,23 +93,7 @@ impl Keeper {
             return Err(KeeperError::Unable);
         }
         let unit = unit(&options.name);
-        let (mut admin, sockets) = listeners::admin(kept.sockets());
-        let listeners = match &options.mode {
-            Mode::Systemd => listeners::from_given(sockets, kept.listeners(), &unit)?,
-            Mode::Foreground {
-                host,
-                port,
-                admin: wanted,
-            } => {
-                if let (Some(address), []) = (*wanted, &*admin) {
-                    admin.push(listeners::bind_admin(address)?);
-                }
-                match kept.listeners() {
-                    none if none.is_empty() => listeners::bind(host, *port)?,
-                    bound => listeners::from_given(Vec::new(), bound, &unit)?,
-                }
-            }
-        };
+        let (listeners, admin) = sockets(&options.mode, &mut kept, &unit)?;
         let control = listen_for_commands(&options, &mut kept)?;
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let config = config::load(&options.source);
@@ -137,7 +121,6 @@ impl Keeper {
                 .then(OwnGroup::find)
                 .flatten(),
             listeners,
-            admin: listeners::status(&admin),
             env,
             plan: Plan::new(first, seed()),
             releases: BTreeMap::new(),
@@ -163,6 +146,7 @@ impl Keeper {
             stops: 0,
             status: String::new(),
             was_coming: None,
+            admin,
             degraded: None,
             is_told_degraded: false,
             unlimited: None,
@@ -179,8 +163,11 @@ impl Keeper {
             options,
         };
         tokio::task::spawn_local(control::serve(control, outbox.clone()));
-        for listener in admin {
-            tokio::task::spawn_local(admin::serve(listener, outbox.clone()));
+        for listener in &keeper.admin {
+            let copy = listener.try_clone();
+            let copy =
+                copy.map_err(|error| KeeperError::System("serve the admin socket", error))?;
+            tokio::task::spawn_local(admin::serve(copy, outbox.clone()));
         }
         hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
         tracing::info!(
@@ -259,6 +246,32 @@ fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
 
 fn seed() -> u64 {
     u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// Where clients connect, and where load balancers ask. What an image before this one bound is bound.
+fn sockets(
+    mode: &Mode,
+    kept: &mut Kept,
+    unit: &str,
+) -> Result<(Vec<Listener>, Vec<Listener>), ListenError> {
+    let (mut admin, given) = listeners::admin(kept.sockets());
+    let listeners = match mode {
+        Mode::Systemd => listeners::from_given(given, kept.listeners(), unit)?,
+        Mode::Foreground {
+            host,
+            port,
+            admin: wanted,
+        } => {
+            if let (Some(address), []) = (*wanted, &*admin) {
+                admin.push(listeners::bind_admin(address)?);
+            }
+            match kept.listeners() {
+                none if none.is_empty() => listeners::bind(host, *port)?,
+                bound => listeners::from_given(Vec::new(), bound, unit)?,
+            }
+        }
+    };
+    Ok((listeners, admin))
 }
 
 /// SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT stop; SIGCHLD reaps; the rest that would end a process is

@@ -8,6 +8,7 @@ use crate::config;
 use crate::exec::OWN_IMAGE;
 use crate::exec::relay::{self, Next};
 use crate::id::FrontId;
+use crate::keeper::listeners::ADMIN;
 use crate::keeper::stored;
 use crate::keeper::upgrade::{Check, Fitness, IMAGE, Stage, Upgrade, VERSION};
 use crate::link::settings::HTTP;
@@ -148,6 +149,9 @@ impl Keeper {
         fds.retain(|(name, _)| name != IMAGE);
         for listener in &self.listeners {
             fds.push((HTTP.to_owned(), listener.fd.try_clone()?));
+        }
+        for admin in &self.admin {
+            fds.push((ADMIN.to_owned(), admin.try_clone()?.fd));
         }
         fds.push((IMAGE.to_owned(), File::open(OWN_IMAGE)?.into()));
         Ok(Some(Next {
