@@ -301,6 +301,42 @@ fn upgrades_lose_nothing_and_systemd_sees_one_process(container: &mut Container)
     stop_and_expect_nothing_left(container);
 }
 
+/// The installed binary says yes in the dry run; then it dies, or hangs until the watchdog ends it.
+fn a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one(container: &mut Container) {
+    let watchdog = "/etc/systemd/system/gapless.service.d/watchdog.conf";
+    container.push(watchdog, b"[Service]\nWatchdogSec=5s\n", 0o644);
+    container.systemctl("daemon-reload");
+    container.serve_probe(&version("v1"), QUICK, "");
+    let app = container.worker_pids();
+    let store = container.property("NFileDescriptorStore");
+    container.sh("cp /usr/bin/gapless /usr/lib/next-gapless");
+    let load = container.load(&["--kinds", "get,post16k,pipelined,new"]);
+    for (restarts, end) in [(1, "kill -KILL $$"), (2, "exec sleep 60")] {
+        let script = format!(
+            "#!/bin/bash\nif [ $1 = serve ] && rm /run/gapless/trial; then {end}; fi\n\
+             exec -a $0 /usr/lib/next-gapless \"$@\"\n"
+        );
+        container.push("/usr/bin/gapless", script.as_bytes(), 0o755);
+        container.sh("touch /run/gapless/trial");
+        let said = container.try_sh("gapless upgrade gapless");
+        assert_eq!(said.code(), 6, "{said}");
+        assert!(said.output().contains("crashed, or hung"), "{said}");
+        assert_eq!(container.worker_pids(), app);
+        assert_eq!(container.property("NRestarts"), restarts.to_string());
+        let image = format!("readlink /proc/{}/exe", container.main_pid().unwrap());
+        assert_eq!(container.sh(&image).trim(), "/usr/bin/gapless (deleted)");
+    }
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    container.sh(
+        "cp /usr/lib/next-gapless /usr/bin/gapless.new && mv /usr/bin/gapless.new /usr/bin/gapless",
+    );
+    container.sh("gapless upgrade");
+    assert_eq!(container.worker_pids(), app);
+    assert_eq!(container.property("NFileDescriptorStore"), store);
+    stop_and_expect_nothing_left(container);
+}
+
 /// Point 7, restarts of the socket.
 fn restarts_of_the_socket_refuse_nobody(container: &mut Container) {
     container.serve_probe(&version("v1"), QUICK, "");
@@ -502,6 +538,9 @@ macro_rules! on_both {
 }
 
 on_both! { beside_others:
+    a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one:
+        on_252_a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one,
+        on_257_a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one;
     reloads_lose_nothing_and_close_nothing:
         on_252_a_hundred_reloads_lose_nothing_and_close_nothing,
         on_257_a_hundred_reloads_lose_nothing_and_close_nothing;

@@ -24,6 +24,8 @@ use world::service::{Heard, SOON, Service};
 use world::{alone, eventually, gapless, is_long, version};
 
 const QUICK: &str = "settle = \"100ms\"";
+/// A load that ends as soon as it is told to.
+const QUICK_KINDS: &str = "get,post16k,pipelined,new";
 /// "hi" as text.
 const HI: &[u8] = &[0x81, 2, b'h', b'i'];
 
@@ -292,6 +294,47 @@ fn a_new_image_that_finds_itself_unable_goes_back_and_nobody_notices() {
     it.service.cli(&["upgrade"]).expect_success();
     let now = it.pids();
     assert_eq!((now.0, now.1), (before.0, before.1));
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+}
+
+/// Says yes in the dry run, and dies when it is to serve, however often it is started.
+fn install_a_gapless_that_dies_when_it_serves(it: &Installed) {
+    let real = gapless().display().to_string();
+    it.install_script(&format!(
+        "[ \"$1\" != serve ] || kill -KILL $$\nexec {real} \"$@\""
+    ));
+}
+
+#[test]
+fn a_new_image_that_dies_is_followed_by_the_old_one_and_nobody_notices() {
+    let _alone = alone();
+    let mut it = Installed::start();
+    let before = it.pids();
+    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    install_a_gapless_that_dies_when_it_serves(&it);
+    let asked = it.service.begin_cli(&["upgrade"]);
+    it.service.wait_end(SOON);
+    // As systemd does, again and again. The front and the app serve on meanwhile.
+    for _ in 0..2 {
+        it.service.start();
+        it.service.wait_end(SOON);
+        it.service.get("/").expect_ok();
+    }
+    it.install_another_copy();
+    it.service.start();
+    it.service.wait_ready();
+    let said = asked.join().unwrap();
+    assert_eq!(said.code(), 6, "{said}");
+    assert!(said.output().contains("crashed, or hung"), "{said}");
+    let now = it.pids();
+    assert_eq!((now.1, now.2), (before.1, before.2));
+    let is_old = std::fs::read_link(format!("/proc/{}/exe", now.0)).unwrap();
+    assert!(
+        is_old.to_string_lossy().ends_with(" (deleted)"),
+        "{is_old:?}"
+    );
+    it.service.cli(&["upgrade"]).expect_success();
+    assert_eq!(it.pids().1, before.1);
     load.finish().expect_nothing_lost().expect_nothing_closed();
 }
 

@@ -6,6 +6,7 @@ use super::instance::{self, Instance};
 use super::output::{printable, say};
 use super::{CliError, Exit, UpgradeArgs};
 use crate::api::{Status, UpgradeOutcome, UpgradeVerdict};
+use crate::causes::chain;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
 use std::time::Duration;
@@ -60,7 +61,7 @@ async fn wait(instance: &Instance, asked: &UpgradeOutcome) -> Result<UpgradeOutc
                 heard = Instant::now();
             }
             Ok(_) => return Ok(lost(asked)),
-            Err(error) if heard.elapsed() > SILENCE_MAX => return Err(error),
+            Err(error) if heard.elapsed() > SILENCE_MAX => return Ok(silent(asked, &error)),
             Err(_between_two_images) => {}
         }
         sleep(PAUSE).await;
@@ -70,6 +71,19 @@ async fn wait(instance: &Instance, asked: &UpgradeOutcome) -> Result<UpgradeOutc
 async fn look(instance: &Instance) -> Result<Option<UpgradeOutcome>, ClientError> {
     let answer = client::ask_async(instance, Method::GET, "/status", Some(ANSWER_LIMIT)).await?;
     Ok(answer.read::<Status>()?.last_upgrade)
+}
+
+/// What was there before runs on, but nobody supervises it.
+fn silent(asked: &UpgradeOutcome, error: &ClientError) -> UpgradeOutcome {
+    let seconds = SILENCE_MAX.as_secs();
+    UpgradeOutcome {
+        verdict: UpgradeVerdict::Refused,
+        cause: format!(
+            "no keeper has answered for {seconds} s ({}); front and app serve on without one",
+            chain(error)
+        ),
+        ..asked.clone()
+    }
 }
 
 /// A keeper answers that knows nothing of what was asked.

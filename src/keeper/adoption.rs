@@ -8,7 +8,7 @@ use super::release::Release;
 use super::state::StateFile;
 use super::stored;
 use super::totals::Totals;
-use super::upgrade::Upgrade;
+use super::upgrade::{IMAGE, Upgrade};
 use crate::api::ReloadOutcome;
 use crate::causes::chain;
 use crate::config::{AccessConfig, HttpConfig};
@@ -176,4 +176,5 @@ pub fn forget<'a>(fronts: &Fronts, crews: impl Iterator<Item = &'a Crew>) {
     crews.for_each(Crew::forget);
     stored::forget(stored::LISTENER);
     stored::forget(stored::STATE);
+    stored::forget(IMAGE);
 }

@@ -152,6 +152,12 @@ impl Fronts {
             .count()
     }
 
+    /// Nothing waits to be told to any front.
+    pub fn has_said_all(&self) -> bool {
+        let mut fronts = self.living.values();
+        fronts.all(|front| front.letters.capacity() == QUEUE)
+    }
+
     /// A front is on its way to serve.
     pub fn is_any_starting(&self) -> bool {
         let mut fronts = self.living.values();
@@ -352,10 +358,13 @@ impl Fronts {
                 return;
             }
         };
+        let is_upgrade = self.living.get(&new).is_some_and(|front| front.is_upgrade);
+        let mut keeps_tunnels = false;
         if let Some(front) = self.living.get_mut(&old) {
+            // One whose tunnels have been given their window already ends them.
+            keeps_tunnels = is_upgrade && front.stage != Stage::Retiring;
             (front.stage, front.heir) = (Stage::Retiring, Some(new));
         }
-        let keeps_tunnels = self.living.get(&new).is_some_and(|front| front.is_upgrade);
         if keeps_tunnels {
             self.tell(old, ToFront::KeepTunnels, Vec::new());
         }

@@ -56,6 +56,11 @@ pub fn copy(name: &str, fd: impl AsFd) {
     }
 }
 
+/// Something of this name is kept.
+pub fn has(name: &str) -> bool {
+    COPIES.with_borrow(|copies| copies.iter().any(|(known, _)| known == name))
+}
+
 /// All that is kept, for the image that takes this one's place.
 pub fn take_all() -> Vec<(String, OwnedFd)> {
     COPIES.take()

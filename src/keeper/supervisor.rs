@@ -10,6 +10,8 @@ mod reloading;
 mod rounds;
 mod upgrading;
 
+use upgrading::Checked;
+
 pub use birth::run;
 
 use reloading::{Untold, Waiter};
@@ -27,7 +29,8 @@ use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::state::StateFile;
-use super::upgrade::Upgrade;
+use super::stored;
+use super::upgrade::{IMAGE, Upgrade};
 use super::yard::Yard;
 use crate::api::{LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
@@ -102,6 +105,9 @@ pub enum KeeperError {
     /// An upgrade got here, and must go back.
     #[error("the state of the gapless before is not here or not understood")]
     Unable,
+    /// An upgrade got as far as an earlier process.
+    #[error("it crashed, or hung and was ended, before it served")]
+    Died,
     /// No control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -187,8 +193,10 @@ pub(super) struct Keeper {
     /// The installed binary.
     program: PathBuf,
     pub(super) upgrade: Option<Upgrade>,
-    /// The process of a dry run.
-    checked: Option<u32>,
+    /// The dry run: its process, until it ended; and what it was asked of.
+    checked: Option<Checked>,
+    /// Why the image before this one is to run again.
+    back: Option<String>,
 }
 
 /// Now, on the clock that the next keeper shares.
@@ -336,6 +344,7 @@ impl Keeper {
             return;
         }
         self.stops += 1;
+        self.give_up_upgrade("gapless is stopping");
         if self.stops > 1 {
             tracing::warn!("told to stop a second time, ending at once");
             self.events.push_back(Event::StopNow);
@@ -351,7 +360,7 @@ impl Keeper {
             .fronts
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
-            .chain(self.checked)
+            .chain(self.checked.and_then(|checked| checked.pid))
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {
             tracing::debug!(pid, why = %ending, "reaped an orphan");
@@ -361,7 +370,11 @@ impl Keeper {
     /// The last thing: nothing of a finished keeper stays in the fd store; a left one keeps all.
     fn leave(&mut self) {
         match self.end {
-            Some(End::Left) => return self.save_state(),
+            Some(End::Left) => {
+                // The next one is no try: the unit was told to start what is installed.
+                stored::forget(IMAGE);
+                return self.save_state();
+            }
             Some(End::Replaced) => return,
             Some(End::Finished) | None => {}
         }

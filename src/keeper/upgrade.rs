@@ -8,8 +8,8 @@ use super::plan::Moment;
 use super::reaper;
 use super::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
 use super::state::{StateError, StateFile};
+use super::stored;
 use crate::api::{UpgradeOutcome, UpgradeVerdict};
-use crate::causes::chain;
 use crate::config::{self, ConfigSource};
 use crate::exec::relay::Next;
 use crate::id::FrontId;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -29,7 +30,7 @@ use tokio::net::unix::pipe;
 pub const CHECK: &str = "adopt-check";
 /// Name of the fd with the copy of the state.
 pub const STATE: &str = "state";
-/// Name of the kept fd with the image that was replaced last.
+/// Name of the kept fd with the image that was replaced; kept until the next one serves.
 pub const IMAGE: &str = "gapless-image";
 /// For the answer of the installed binary.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
@@ -134,7 +135,27 @@ pub fn installed() -> io::Result<PathBuf> {
         .map_or_else(|| PathBuf::from(&path), PathBuf::from))
 }
 
-/// How a new image that finds itself unable to begin becomes the old one again.
+/// Which file the installed binary is: another one is there after an installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// None when it cannot be seen.
+    pub fn of(program: &Path) -> Option<Self> {
+        let seen = std::fs::metadata(program).ok()?;
+        Some(Self {
+            device: seen.dev(),
+            inode: seen.ino(),
+            changed: (seen.ctime(), seen.ctime_nsec()),
+        })
+    }
+}
+
+/// How a new image that cannot take over becomes the old one again.
 pub struct WayBack {
     image: OwnedFd,
     fds: Vec<(String, OwnedFd)>,
@@ -144,12 +165,13 @@ pub struct WayBack {
 impl WayBack {
     /// None when no image was before this one, or there are no fds to spare.
     pub fn of(given: &[Given], program: &Path) -> Option<Self> {
-        let (images, fds): (Vec<_>, Vec<_>) = given
-            .iter()
-            .map(|given| Some((given.name.clone(), given.fd.try_clone().ok()?)))
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .partition(|(name, _)| name == IMAGE);
+        let copy = |given: &Given| Some((given.name.clone(), given.fd.try_clone().ok()?));
+        Self::with(given.iter().map(copy).collect::<Option<_>>()?, program)
+    }
+
+    /// The same, of what is not needed any more.
+    pub fn with(fds: Vec<(String, OwnedFd)>, program: &Path) -> Option<Self> {
+        let (images, fds): (Vec<_>, Vec<_>) = fds.into_iter().partition(|(name, _)| name == IMAGE);
         let (_, image) = images.into_iter().next()?;
         let program = program.to_owned();
         Some(Self {
@@ -159,10 +181,17 @@ impl WayBack {
         })
     }
 
-    /// The old image, which is told why. It gets no image to go back to: it was good before.
-    pub fn next(self, why: &dyn std::error::Error) -> Next {
-        let why = chain(why);
+    /// Only systemd gives the image without the control socket: to a new process, because the one
+    /// that was to take over ended before it served.
+    pub fn is_of_a_dead_image(&self) -> bool {
+        self.fds.iter().all(|(name, _)| name != stored::CONTROL)
+    }
+
+    /// The old image, which is told why. It gets no image to go back to: it was good before. And if
+    /// it does not come up, either, the next process is a new try of the installed one.
+    pub fn next(self, why: &str) -> Next {
         tracing::error!("this gapless cannot take over, going back to the one before: {why}");
+        stored::forget(IMAGE);
         // Open until the exec, as this process has nothing else to do.
         let image = self.image.into_raw_fd();
         Next {
@@ -194,6 +223,7 @@ pub enum CheckError {
 pub struct Check {
     child: Child,
     output: OwnedFd,
+    identity: Option<Identity>,
 }
 
 impl Check {
@@ -208,6 +238,7 @@ impl Check {
         env: &Environment,
     ) -> Result<Self, CheckError> {
         std::fs::metadata(program)?;
+        let identity = Identity::of(program);
         let state = StateFile::create("gapless-state-copy")?;
         state.save(remembered)?;
         let (output, writing) = output::pipe()?;
@@ -224,7 +255,16 @@ impl Check {
             cgroup: None,
             orphan: Orphan::Dies,
         })?;
-        Ok(Self { child, output })
+        Ok(Self {
+            child,
+            output,
+            identity,
+        })
+    }
+
+    /// Which file was asked.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Who must not be reaped as an orphan.

@@ -617,13 +617,18 @@ impl Service {
 
     /// `gapless COMMAND NAME` as the unit's control commands are run.
     pub fn cli(&self, arguments: &[&str]) -> Finished {
+        self.begin_cli(arguments).join().unwrap()
+    }
+
+    /// The same, beside what happens meanwhile.
+    pub fn begin_cli(&self, arguments: &[&str]) -> JoinHandle<Finished> {
         let mut command = Command::new(gapless());
         command
             .args(arguments)
             .arg(&self.name)
             .env_clear()
             .envs(self.unit_environment());
-        process::run(command, Duration::from_secs(100))
+        std::thread::spawn(move || process::run(command, Duration::from_secs(100)))
     }
 
     /// `gapless check` of its configuration.

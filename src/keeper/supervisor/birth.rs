@@ -45,6 +45,13 @@ pub fn run(options: Options) -> Result<(), KeeperError> {
     };
     let program = upgrade::installed()
         .map_err(|error| KeeperError::System("find its installed binary", error))?;
+    let way_back = match WayBack::of(&given, &program) {
+        Some(way_back) if way_back.is_of_a_dead_image() => {
+            let next = way_back.next(&chain(&KeeperError::Died));
+            match relay::become_next(&next).map_err(KeeperError::Exec)? {}
+        }
+        way_back => way_back,
+    };
     // Until they are heard, and never by another thread: see `relay`.
     relay::hold().map_err(|error| KeeperError::System("hold back signals", error))?;
     spawn::harden_self().map_err(|error| KeeperError::System("make itself unreadable", error))?;
@@ -54,14 +61,13 @@ pub fn run(options: Options) -> Result<(), KeeperError> {
         .enable_all()
         .build()
         .map_err(|error| KeeperError::System("start its loop", error))?;
-    let way_back = WayBack::of(&given, &program);
     let next = LocalSet::new().block_on(&runtime, async move {
         let (outbox, inbox) = Outbox::new(QUEUE);
         let begun = Keeper::begin(options, program, given, &outbox);
         let mut keeper = match (begun, way_back) {
             // What it holds open ends here.
             (Ok(keeper), _) => keeper,
-            (Err(error), Some(way_back)) => return Ok(Some(way_back.next(&error))),
+            (Err(error), Some(way_back)) => return Ok(Some(way_back.next(&chain(&error)))),
             (Err(error), None) => return Err(error),
         };
         keeper.turn(inbox).await;
@@ -159,6 +165,7 @@ impl Keeper {
             program,
             upgrade: None,
             checked: None,
+            back: None,
             yard,
             options,
         };
@@ -193,8 +200,8 @@ impl Keeper {
         let level = self.log_level.clone();
         self.use_level(&level);
         let is_crash = self.plan.generations().next().is_some() && !was_released;
+        self.arrive(is_crash);
         if is_crash {
-            self.arrive();
             if !self.fronts.has_any_current() {
                 self.bear_front();
             }
@@ -207,6 +214,8 @@ impl Keeper {
             self.bear_front();
             self.begin_generation(config, None);
         }
+        // Who ended between two images.
+        self.reap_orphans();
         self.work();
         self.say_ready_if_decided();
     }

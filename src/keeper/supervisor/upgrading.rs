@@ -10,7 +10,7 @@ use crate::exec::relay::{self, Next};
 use crate::id::FrontId;
 use crate::keeper::listeners::ADMIN;
 use crate::keeper::stored;
-use crate::keeper::upgrade::{Check, Fitness, IMAGE, Stage, Upgrade, VERSION};
+use crate::keeper::upgrade::{Check, Fitness, IMAGE, Identity, Stage, Upgrade, VERSION, WayBack};
 use crate::link::settings::HTTP;
 use crate::systemd::notify;
 use std::fs::File;
@@ -25,6 +25,14 @@ const OLD_FRONTS_MAX: usize = 1;
 
 /// For the runtime to look at what came before signals were held back.
 const LAST_LOOK: Duration = Duration::from_millis(1);
+
+/// A dry run.
+#[derive(Clone, Copy)]
+pub(super) struct Checked {
+    /// Until it ended.
+    pub(super) pid: Option<u32>,
+    identity: Option<Identity>,
+}
 
 impl Keeper {
     /// Asks the installed binary; the answer says under which number the outcome will be told.
@@ -60,7 +68,10 @@ impl Keeper {
         let file = self.options.source.file.as_deref();
         match Check::start(&self.program, &remembered, file, &self.yard.env) {
             Ok(check) => {
-                self.checked = Some(check.pid());
+                self.checked = Some(Checked {
+                    pid: Some(check.pid()),
+                    identity: check.identity(),
+                });
                 let outbox = self.yard.outbox.clone();
                 tokio::task::spawn_local(check.run(outbox));
             }
@@ -70,7 +81,9 @@ impl Keeper {
     }
 
     pub(super) fn upgrade_checked(&mut self, result: Result<Fitness, String>) {
-        self.checked = None;
+        if let Some(checked) = &mut self.checked {
+            checked.pid = None;
+        }
         let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
         let Some(Stage::Checking { only }) = stage else {
             return;
@@ -107,14 +120,19 @@ impl Keeper {
             && self.readiness == Readiness::Said
             && !self.is_reloading
             && !self.fronts.is_any_starting()
-            && self.fronts.retiring() <= OLD_FRONTS_MAX
+            && (self.back.is_some() || self.fronts.retiring() <= OLD_FRONTS_MAX)
+    }
+
+    /// The next image is wanted, or the one before.
+    fn is_due(&self) -> bool {
+        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        stage == Some(Stage::Waiting) || self.back.is_some()
     }
 
     /// Whether the time for the next image has come. Signals are held back then, so that none is
     /// lost between two images.
     pub(super) async fn is_to_be_replaced(&self, has_heard_all: impl Fn() -> bool) -> bool {
-        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
-        if stage != Some(Stage::Waiting) || !self.is_quiet() || !has_heard_all() {
+        if !self.is_due() || !self.is_quiet() || !has_heard_all() {
             return false;
         }
         if let Err(error) = relay::hold() {
@@ -122,22 +140,48 @@ impl Keeper {
             return false;
         }
         tokio::time::sleep(LAST_LOOK).await;
-        if has_heard_all() {
+        if has_heard_all() && self.fronts.has_said_all() {
             return true;
         }
         log_up("signals", relay::hear());
         false
     }
 
-    /// The last thing in this image.
+    /// The last thing in this image, unless another binary was installed since the dry run: then
+    /// that is asked first.
     pub(super) fn leave_to_next_image(&mut self) {
-        if let Some(upgrade) = &mut self.upgrade {
-            upgrade.stage = Stage::Executing;
-            tracing::info!(program = %self.program.display(), "becoming {}", self.program.display());
+        if self.back.is_none() && !self.begin_exec() {
+            log_up("signals", relay::hear());
+            return;
         }
         self.end = Some(End::Replaced);
         self.save_state();
         log_up("watchdog", notify::watchdog());
+    }
+
+    fn begin_exec(&mut self) -> bool {
+        let Some(upgrade) = &mut self.upgrade else {
+            return false;
+        };
+        let asked = self.checked.and_then(|checked| checked.identity);
+        if asked.is_none() || Identity::of(&self.program) != asked {
+            tracing::info!("another gapless was installed meanwhile, asking that");
+            upgrade.stage = Stage::Checking { only: false };
+            self.start_check();
+            return false;
+        }
+        // So that a process that systemd starts in place of a dead one can go back, too.
+        match File::open(OWN_IMAGE) {
+            Ok(image) => stored::keep(IMAGE, image),
+            Err(error) => {
+                let why = format!("no way back from it, its own image cannot be kept: {error}");
+                self.decide_upgrade(UpgradeVerdict::Refused, why);
+                return false;
+            }
+        }
+        upgrade.stage = Stage::Executing;
+        tracing::info!(program = %self.program.display(), "becoming {}", self.program.display());
+        true
     }
 
     /// What to become, if that is how this keeper ends.
@@ -146,14 +190,16 @@ impl Keeper {
             return Ok(None);
         }
         let mut fds = stored::take_all();
-        fds.retain(|(name, _)| name != IMAGE);
         for listener in &self.listeners {
             fds.push((HTTP.to_owned(), listener.fd.try_clone()?));
         }
         for admin in &self.admin {
             fds.push((ADMIN.to_owned(), admin.try_clone()?.fd));
         }
-        fds.push((IMAGE.to_owned(), File::open(OWN_IMAGE)?.into()));
+        if let Some(why) = &self.back {
+            let way_back = WayBack::with(fds, &self.program);
+            return Ok(way_back.map(|way_back| way_back.next(why)));
+        }
         Ok(Some(Next {
             relay: PathBuf::from(OWN_IMAGE),
             image: Some(self.program.clone()),
@@ -165,26 +211,26 @@ impl Keeper {
     }
 
     /// In the next image, or in the old one again, once everything is adopted.
-    pub(super) fn arrive(&mut self) {
+    pub(super) fn arrive(&mut self, bears_front: bool) {
         let back = self.env.remove(std::ffi::OsStr::new(relay::BACK));
+        if let Some(back) = back {
+            return self.give_up_upgrade(&back.to_string_lossy());
+        }
         let Some(upgrade) = &mut self.upgrade else {
             return;
         };
         match upgrade.stage {
             Stage::Executing => {}
             Stage::Checking { .. } | Stage::Waiting => {
-                let why = "the keeper was replaced before it was decided".to_owned();
-                return self.decide_upgrade(UpgradeVerdict::Refused, why);
+                return self.give_up_upgrade("the keeper was replaced before it was decided");
             }
             Stage::Arriving(_) | Stage::Decided => return,
         }
-        if let Some(back) = back {
-            let why = back.to_string_lossy().into_owned();
-            return self.decide_upgrade(UpgradeVerdict::Refused, why);
-        }
         upgrade.outcome.to = Some(VERSION.to_owned());
         upgrade.stage = Stage::Arriving(FrontId(self.fronts.next()));
-        self.bear_front();
+        if bears_front {
+            self.bear_front();
+        }
     }
 
     /// Whether what is born now replaces only the binary.
@@ -198,15 +244,28 @@ impl Keeper {
         let Some(Stage::Arriving(id)) = self.upgrade.as_ref().map(|upgrade| upgrade.stage) else {
             return;
         };
+        let has_failed = !self.fronts.lives_since(id) && self.front_due.is_none();
         if self.fronts.serves_since(id) {
             self.decide_upgrade(UpgradeVerdict::InPlace, "it is in place".to_owned());
-        } else if !self.fronts.lives_since(id) && self.front_due.is_none() {
-            let why = "its front did not come up, the old front serves on".to_owned();
-            self.decide_upgrade(UpgradeVerdict::Refused, why);
+        } else if has_failed && stored::has(IMAGE) {
+            let why = "it ran, but its front did not come up";
+            self.back.get_or_insert_with(|| why.to_owned());
+        } else if has_failed {
+            self.give_up_upgrade("its front did not come up, the old front serves on");
+        }
+    }
+
+    /// One that is under way has failed.
+    pub(super) fn give_up_upgrade(&mut self, why: &str) {
+        let upgrade = self.upgrade.as_ref();
+        if upgrade.is_some_and(|it| it.stage != Stage::Decided) {
+            self.decide_upgrade(UpgradeVerdict::Refused, why.to_owned());
         }
     }
 
     fn decide_upgrade(&mut self, verdict: UpgradeVerdict, cause: String) {
+        stored::forget(IMAGE);
+        self.checked = None;
         let Some(upgrade) = &mut self.upgrade else {
             return;
         };
