@@ -170,6 +170,10 @@ pub struct HttpConfig {
     /// it wrote down.
     #[serde(default)]
     pub connect: bool,
+    /// After an upgrade, the front that it made old has so long for its requests and tunnels; none:
+    /// as long as they take. Absent from what a keeper without it wrote down.
+    #[serde(default)]
+    pub upgrade_drain: Option<Duration>,
     /// Bytes of a request head, request line included.
     pub head_bytes_max: usize,
     /// Header fields of a request.

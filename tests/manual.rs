@@ -217,6 +217,7 @@ fn the_packaged_configuration_shows_the_defaults() {
         "path",
         "lanes",
         "connections_per_address_max",
+        "upgrade_drain",
         "memory",
         "tasks",
         "cpu",

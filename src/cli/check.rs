@@ -119,6 +119,10 @@ fn shown_listen(listen: Listen) -> String {
     }
 }
 
+fn shown_limit(limit: Option<impl ToString>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+}
+
 /// Every other setting, in the order of the manual.
 fn settings(config: &Config) -> Vec<(&'static str, String)> {
     let Config {
@@ -173,8 +177,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[http] connections_max", http.connections_max.to_string()),
         (
             "[http] connections_per_address_max",
-            http.connections_per_address_max
-                .map_or_else(|| "none".to_owned(), |max| max.to_string()),
+            shown_limit(http.connections_per_address_max),
         ),
         ("[http] head_timeout", duration(http.head_timeout)),
         ("[http] body_timeout", duration(http.body_timeout)),
@@ -184,6 +187,10 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("[http] response_timeout", duration(http.response_timeout)),
         ("[http] tunnels", duration(http.tunnels)),
         ("[http] connect", http.connect.to_string()),
+        (
+            "[http] upgrade_drain",
+            shown_limit(http.upgrade_drain.map(AsDuration)),
+        ),
         ("[http] head_bytes_max", size(head_bytes_max)),
         ("[http] headers_max", http.headers_max.to_string()),
         ("[http] body_bytes_max", size(http.body_bytes_max)),

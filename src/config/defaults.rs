@@ -97,6 +97,8 @@ impl Default for HttpConfig {
             response_timeout: Duration::from_mins(5),
             tunnels: Self::tunnels_by_default(),
             connect: false,
+            // What is under way is no reason to keep anybody waiting, and costs little.
+            upgrade_drain: None,
             head_bytes_max: 16 * 1024,
             headers_max: 100,
             body_bytes_max: 1 << 30,

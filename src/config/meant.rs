@@ -24,6 +24,7 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
+const WEEK: Duration = Duration::from_hours(168);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const TEN_MILLIS: Duration = Duration::from_millis(10);
@@ -404,6 +405,7 @@ impl Meaning<'_> {
             ),
             tunnels: self.duration(http.tunnels, Duration::ZERO..=DAY, default.tunnels),
             connect: http.connect.map_or(default.connect, |it| it.value),
+            upgrade_drain: self.optional(http.upgrade_drain, &(SECOND..=WEEK), AsDuration),
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),
             body_bytes_max: self.size(http.body_bytes_max, 0..=1 << 40, default.body_bytes_max),

@@ -219,7 +219,15 @@ impl Tunnel<'_> {
         let (mode, since) = self.lane.mode_since();
         let by_front = match mode {
             Mode::Serving | Mode::Stranded => None,
-            Mode::Retiring if self.lane.keeps_tunnels() => None,
+            Mode::Retiring if self.lane.keeps_tunnels() => {
+                let limit = self.lane.http().upgrade_drain;
+                limit.map(|limit| {
+                    (
+                        since + limit.saturating_sub(window),
+                        spread(window.min(limit)),
+                    )
+                })
+            }
             Mode::Retiring => Some((since, spread(window))),
             Mode::Draining => Some((since, at_once)),
         };

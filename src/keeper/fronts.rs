@@ -4,6 +4,7 @@
 //! through a bounded queue of their own task; one that is full counts as a hung front.
 
 mod birth;
+mod succession;
 mod wires;
 
 pub use birth::{Birth, FrontError};
@@ -72,6 +73,8 @@ pub struct RememberedFront {
     heir: Option<FrontId>,
     #[serde(default)]
     is_upgrade: bool,
+    #[serde(default)]
+    ends: Option<Moment>,
 }
 
 struct Front {
@@ -86,6 +89,9 @@ struct Front {
     heir: Option<FrontId>,
     /// It replaces only the binary: the tunnels of those that retire for it go on.
     is_upgrade: bool,
+    /// Made old by an upgrade, what it still serves then is cut.
+    ends: Option<Moment>,
+    is_cut: bool,
     letters: mpsc::Sender<Letter>,
     /// None: adopted, and it has not spoken yet, so anything may be leased.
     report: Option<Report>,
@@ -144,37 +150,6 @@ impl Fronts {
         self.living.values().any(Front::is_current)
     }
 
-    /// How many hand over to younger ones, or finish what they have.
-    pub fn retiring(&self) -> usize {
-        let fronts = self.living.values();
-        fronts
-            .filter(|front| front.stage == Stage::Retiring)
-            .count()
-    }
-
-    /// Nothing waits to be told to any front.
-    pub fn has_said_all(&self) -> bool {
-        let mut fronts = self.living.values();
-        fronts.all(|front| front.letters.capacity() == QUEUE)
-    }
-
-    /// A front is on its way to serve.
-    pub fn is_any_starting(&self) -> bool {
-        let mut fronts = self.living.values();
-        fronts.any(|front| front.stage == Stage::Starting)
-    }
-
-    /// This front, or a younger one, serves.
-    pub fn serves_since(&self, id: FrontId) -> bool {
-        let mut fronts = self.living.range(id..);
-        fronts.any(|(_, front)| front.stage == Stage::Serving)
-    }
-
-    /// This front, or a younger one, lives.
-    pub fn lives_since(&self, id: FrontId) -> bool {
-        self.living.range(id..).next().is_some()
-    }
-
     /// Starts a front. When it is ready, older ones retire in its favour.
     ///
     /// # Errors
@@ -195,6 +170,7 @@ impl Fronts {
             born: birth.now,
             heir: None,
             is_upgrade: birth.is_upgrade,
+            ends: None,
         };
         let report = Some(Report::default());
         self.attach(remembered, pid, born.child.pidfd, born.link, report)
@@ -233,6 +209,7 @@ impl Fronts {
             born,
             heir,
             is_upgrade,
+            ends,
         } = remembered;
         let (letters, inbox) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
@@ -251,6 +228,8 @@ impl Fronts {
             born,
             heir,
             is_upgrade,
+            ends,
+            is_cut: false,
             letters,
             report,
             _tasks: tasks,
@@ -328,7 +307,7 @@ impl Fronts {
     }
 
     /// A front is ready: the older ones hand over to it. False when it is not known any more.
-    pub fn ready(&mut self, id: FrontId) -> bool {
+    pub fn ready(&mut self, id: FrontId, now: Moment) -> bool {
         let Some(front) = self.living.get_mut(&id) else {
             return false;
         };
@@ -339,14 +318,14 @@ impl Fronts {
         tracing::info!(front = %id, "{id} serves");
         let older: Vec<_> = self.living.range(..id).map(|(id, _)| *id).collect();
         for old in older {
-            self.retire(old, id);
+            self.retire(old, id, now);
         }
         true
     }
 
     /// Sends the idle connections of `old` to `new`, now and as they become idle. One that retires
     /// already gets the new heir: its former one could not end while it may still get connections.
-    fn retire(&mut self, old: FrontId, new: FrontId) {
+    fn retire(&mut self, old: FrontId, new: FrontId, now: Moment) {
         let is_done = |front: &Front| front.stage == Stage::Draining;
         if self.living.get(&old).is_none_or(is_done) {
             return;
@@ -363,6 +342,9 @@ impl Fronts {
         if let Some(front) = self.living.get_mut(&old) {
             // One whose tunnels have been given their window already ends them.
             keeps_tunnels = is_upgrade && front.stage != Stage::Retiring;
+            if keeps_tunnels {
+                front.ends = front.http.upgrade_drain.map(|limit| now + limit);
+            }
             (front.stage, front.heir) = (Stage::Retiring, Some(new));
         }
         if keeps_tunnels {
@@ -406,13 +388,13 @@ impl Fronts {
     }
 
     /// Takes a report in.
-    pub fn said(&mut self, id: FrontId, message: FromFront) {
+    pub fn said(&mut self, id: FrontId, message: FromFront, now: Moment) {
         let Some(front) = self.living.get_mut(&id) else {
             return;
         };
         match message {
             FromFront::Ready => {
-                self.ready(id);
+                self.ready(id, now);
             }
             // The report that follows says it again, with the leases of that moment. Those of the last
             // report are older: with them a generation would look drained that is not.
@@ -430,7 +412,7 @@ impl Fronts {
         let was_wanted = front.is_current();
         let report = front.report.unwrap_or_default();
         // A tunnel broke off as a request does.
-        let in_flight = if was_wanted {
+        let in_flight = if was_wanted || front.is_cut {
             report.in_flight.saturating_add(report.tunnels)
         } else {
             0
@@ -522,6 +504,7 @@ impl Fronts {
             born: front.born,
             heir: front.heir,
             is_upgrade: front.is_upgrade,
+            ends: front.ends,
         };
         self.living.values().map(remember).collect()
     }

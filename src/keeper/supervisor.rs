@@ -241,6 +241,7 @@ impl Keeper {
             .deadline()
             .into_iter()
             .chain(self.front_due)
+            .chain(self.fronts.deadline())
             .chain(untold)
             .min()
     }
@@ -250,6 +251,7 @@ impl Keeper {
             self.front_due = None;
             self.bear_front();
         }
+        self.fronts.cut_late(now());
         self.events.push_back(Event::Tick);
     }
 
@@ -281,7 +283,7 @@ impl Keeper {
             }
             Happening::Notices(life, notices) => self.notices(life, notices),
             Happening::WorkerFelt(life, felt) => self.felt(life, &felt),
-            Happening::FrontSaid(id, message) => self.fronts.said(id, message),
+            Happening::FrontSaid(id, message) => self.fronts.said(id, message, now()),
             Happening::FrontExited(id, ending) => self.front_exited(id, ending),
             Happening::FrontHung(id) => {
                 tracing::error!(name: message_id::FRONT_HUNG.name, front = %id, "{id} does not answer, replacing it; the app goes on");

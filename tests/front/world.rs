@@ -48,6 +48,7 @@ pub fn http() -> HttpConfig {
         response_timeout: Duration::from_secs(10),
         tunnels: Duration::from_secs(10),
         connect: false,
+        upgrade_drain: None,
         head_bytes_max: 16 * 1024,
         headers_max: 100,
         body_bytes_max: 8 * 1024 * 1024,

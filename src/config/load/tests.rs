@@ -84,6 +84,7 @@ fn every_key_has_its_meaning() {
         [http]
         lanes = 2
         tunnels = "1h"
+        upgrade_drain = "2h"
         head_bytes_max = "8KiB"
         body_bytes_max = "64MB"
         trusted_proxies = ["10.0.0.0/8", "::1"]
@@ -106,6 +107,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.restart.delay_max, Duration::from_mins(1));
     assert_eq!(config.http.lanes.map(NonZeroU32::get), Some(2));
     assert_eq!(config.http.tunnels, Duration::from_hours(1));
+    assert_eq!(config.http.upgrade_drain, Some(Duration::from_hours(2)));
     assert_eq!(config.http.head_bytes_max, 8192);
     assert_eq!(config.http.body_bytes_max, 64_000_000);
     assert_eq!(config.http.trusted_proxies.len(), 2);
@@ -445,7 +447,13 @@ fn proxy_headers_need_somebody_to_believe() {
 fn what_an_earlier_keeper_wrote_down_of_http_is_understood() {
     let mut kept = serde_json::to_value(HttpConfig::default()).unwrap();
     let kept = kept.as_object_mut().unwrap();
-    for key in ["connections_per_address_max", "rate_min", "proxy_protocol"] {
+    for key in [
+        "connections_per_address_max",
+        "rate_min",
+        "proxy_protocol",
+        "tunnels",
+        "upgrade_drain",
+    ] {
         assert!(kept.remove(key).is_some(), "{key}");
     }
     let read: HttpConfig = serde_json::from_value(kept.clone().into()).unwrap();

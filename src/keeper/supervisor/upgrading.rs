@@ -23,6 +23,9 @@ use tokio::sync::oneshot;
 /// that it makes old, there are two.
 const OLD_FRONTS_MAX: usize = 1;
 
+/// For the front of the next image; longer than one front may take.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 /// For the runtime to look at what came before signals were held back.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
@@ -244,7 +247,8 @@ impl Keeper {
         let Some(Stage::Arriving(id)) = self.upgrade.as_ref().map(|upgrade| upgrade.stage) else {
             return;
         };
-        let has_failed = !self.fronts.lives_since(id) && self.front_due.is_none();
+        let is_late = now() - self.began() > ARRIVAL;
+        let has_failed = !self.fronts.lives_since(id) && (is_late || self.front_due.is_none());
         if self.fronts.serves_since(id) {
             self.decide_upgrade(UpgradeVerdict::InPlace, "it is in place".to_owned());
         } else if has_failed && stored::has(IMAGE) {
