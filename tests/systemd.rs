@@ -264,12 +264,15 @@ fn restarts_lose_nothing_though_the_app_boots_for_seconds(container: &mut Contai
     stop_and_expect_nothing_left(container);
 }
 
-/// Gapless is replaced in place, by command and by signal.
+/// Gapless is replaced in place, by command and by signal, and what is under way all the time stays
+/// with the first front.
 fn upgrades_lose_nothing_and_systemd_sees_one_process(container: &mut Container) {
     container.serve_probe(&version("v1"), QUICK, "");
     let (main, app) = (container.main_pid(), container.worker_pids());
     let store = container.property("NFileDescriptorStore");
-    let load = container.load(&["--kinds", "get,post16k,pipelined,new"]);
+    let long = container.long(200);
+    let idle = times(500, 2000).to_string();
+    let load = container.load(&["--kinds", "get,post16k,pipelined,new", "--idle", &idle]);
     let replace = "cp /usr/bin/gapless /usr/bin/gapless.new && \
                    mv /usr/bin/gapless.new /usr/bin/gapless";
     for number in 1..=20 {
@@ -286,6 +289,8 @@ fn upgrades_lose_nothing_and_systemd_sees_one_process(container: &mut Container)
         }
     }
     load.run_for(Duration::from_millis(500));
+    let seen = long.finish();
+    assert!(seen.messages > 20, "{seen:?}");
     let counted = load.finish();
     counted
         .expect_nothing_lost()

@@ -15,19 +15,22 @@ mod world;
 
 use gapless::api::{UpgradeOutcome, UpgradeVerdict};
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{File, Permissions};
+use std::io::{BufReader, Read};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
+use world::long::{self, Long};
 use world::service::{Heard, SOON, Service};
-use world::{alone, eventually, gapless, is_long, version};
+use world::{beside_others, eventually, gapless, is_long, process, version};
 
 const QUICK: &str = "settle = \"100ms\"";
 /// A load that ends as soon as it is told to.
 const QUICK_KINDS: &str = "get,post16k,pipelined,new";
-/// "hi" as text.
-const HI: &[u8] = &[0x81, 2, b'h', b'i'];
+/// "service restart".
+const CLOSE_1012: &[u8] = &[0x88, 2, 0x03, 0xf4];
 
 /// A service whose binary is a file of its own, so that it can be replaced.
 struct Installed {
@@ -37,27 +40,31 @@ struct Installed {
 
 impl Installed {
     fn start() -> Self {
+        Self::configured("")
+    }
+
+    fn configured(tables: &str) -> Self {
         let mut service = Service::new("gapless");
         let program = service.scratch.0.join("bin/gapless");
         std::fs::create_dir(program.parent().unwrap()).unwrap();
-        install(&program, copy);
+        install(&program, &gapless());
         service.run_instead(&[program.to_str().unwrap(), "serve", "gapless"]);
         service.listen_tcp("http");
         service.behave(&version("v1"));
-        service.configure_probe(QUICK, "");
+        service.configure_probe(QUICK, tables);
         service.start();
         service.wait_ready();
         Self { service, program }
     }
 
-    /// As a package does it: another file takes the place of the old one.
     fn install_another_copy(&self) {
-        install(&self.program, copy);
+        install(&self.program, &gapless());
     }
 
     fn install_script(&self, text: &str) {
-        let text = format!("#!/bin/sh\n{text}\n");
-        install(&self.program, |new| std::fs::write(new, &text).unwrap());
+        let script = self.program.with_extension("script");
+        std::fs::write(&script, format!("#!/bin/sh\n{text}\n")).unwrap();
+        install(&self.program, &script);
     }
 
     fn last(&self) -> Option<UpgradeOutcome> {
@@ -73,14 +80,15 @@ impl Installed {
     }
 }
 
-fn copy(new: &Path) {
-    std::fs::copy(gapless(), new).unwrap();
-}
-
-fn install(program: &Path, write: impl FnOnce(&Path)) {
+/// As a package does it: another file takes the place of the old one. Only `cp` ever has it open for
+/// writing: a process that this one forks meanwhile would have it open, too, until its exec, and what
+/// is open for writing cannot be executed (ETXTBSY).
+fn install(program: &Path, source: &Path) {
     let new = program.with_extension("new");
-    write(&new);
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg(source).arg(&new);
+    process::run(copy, SOON).expect_success();
+    std::fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(new, program).unwrap();
 }
 
@@ -100,104 +108,35 @@ fn stored(service: &Service) -> usize {
     service.heard(Heard::stored).len()
 }
 
-/// Sends a request and reads the head of the answer.
-fn open(service: &Service, request: &str) -> BufReader<TcpStream> {
-    let mut socket = TcpStream::connect(service.address()).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut socket = BufReader::new(socket);
-    let mut line = String::new();
-    while line != "\r\n" {
-        line.clear();
-        assert!(socket.read_line(&mut line).unwrap() > 0, "no whole head");
-    }
-    socket
-}
-
-fn open_tunnel(service: &Service) -> BufReader<TcpStream> {
-    open(
-        service,
-        "GET /upgrade HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    )
-}
-
-fn echoes(tunnel: &mut BufReader<TcpStream>) {
-    tunnel.get_mut().write_all(HI).unwrap();
-    let mut back = [0; 4];
-    tunnel.read_exact(&mut back).unwrap();
-    assert_eq!(back, HI);
-}
-
-/// A POST of which the client sends a byte now and then.
-struct Upload(TcpStream, usize);
-
-impl Upload {
-    const BYTES: usize = 64;
-
-    fn begin(service: &Service) -> Self {
-        let mut socket = TcpStream::connect(service.address()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        let head = format!(
-            "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n",
-            Self::BYTES
-        );
-        socket.write_all(head.as_bytes()).unwrap();
-        Self(socket, 0)
-    }
-
-    fn go_on(&mut self) {
-        self.0.write_all(b"x").unwrap();
-        self.1 += 1;
-    }
-
-    fn expect_whole(mut self) {
-        self.0.write_all(&vec![b'x'; Self::BYTES - self.1]).unwrap();
-        let mut status = String::new();
-        BufReader::new(self.0).read_line(&mut status).unwrap();
-        assert_eq!(status, "HTTP/1.1 200 OK\r\n");
-    }
-}
-
 #[test]
-fn many_upgrades_lose_nothing_close_nothing_and_touch_no_app() {
-    let _alone = alone();
+fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
+    let _beside = beside_others();
     let it = Installed::start();
     let service = &it.service;
     let (main, app, first_front) = it.pids();
-    let mut tunnels: Vec<_> = (0..20).map(|_| open_tunnel(service)).collect();
-    let mut upload = Upload::begin(service);
-    let load = service.load(&["--idle", "200", "--slow-ms", "200"]);
+    let long = Long::begin(&service.address(), 200);
+    let load = service.load(&["--idle", "200", "--kinds", QUICK_KINDS]);
     let mut sizes = None;
-    for number in 1..=if is_long() { 20 } else { 8 } {
+    for number in 1..=if is_long() { 20 } else { 6 } {
         it.install_another_copy();
         let said = service.cli(&["upgrade"]).expect_success();
         assert!(said.contains("is in place"), "{said}");
-        tunnels.iter_mut().for_each(echoes);
-        upload.go_on();
         assert_eq!(it.last().unwrap().number, number);
-        eventually(
-            "only the front of the tunnels and the newest are left",
-            SOON,
-            || (service.status().fronts.len() == 2).then_some(()),
-        );
+        eventually("the old front and the newest are left", SOON, || {
+            (service.status().fronts.len() == 2).then_some(())
+        });
         let size = *sizes.get_or_insert_with(|| (fds(main), stored(service)));
-        eventually(
-            "neither the keeper nor the store has more fds",
-            SOON,
-            || {
-                // Whoever asks the control socket takes one or two of the keeper's for a moment.
-                (fds(main) <= size.0 + 2 && stored(service) <= size.1).then_some(())
-            },
-        );
+        eventually("no more fds in keeper and store", SOON, || {
+            // Whoever asks the control socket takes one or two of the keeper's for a moment.
+            (fds(main) <= size.0 + 2 && stored(service) <= size.1).then_some(())
+        });
     }
     let fronts = service.status().fronts;
-    let old = fronts
-        .iter()
-        .find(|front| front.pid == first_front)
-        .unwrap();
-    assert_eq!((old.state.as_str(), old.tunnels), ("retiring", 20));
-    upload.expect_whole();
-    drop(tunnels);
+    let old = fronts.iter().find(|front| front.pid == first_front);
+    let old = old.map(|front| (front.state.as_str(), front.tunnels));
+    assert_eq!(old, Some(("retiring", 200)));
+    let seen = long.finish();
+    assert!(seen.messages > 10, "{seen:?}");
     one_front(service);
     let counted = load.finish();
     counted.expect_nothing_lost().expect_nothing_closed();
@@ -208,39 +147,85 @@ fn many_upgrades_lose_nothing_close_nothing_and_touch_no_app() {
 }
 
 #[test]
-fn a_signal_upgrades_too_and_a_long_download_runs_through() {
+fn a_signal_upgrades_too() {
+    let _beside = beside_others();
     let it = Installed::start();
     let (main, app, front) = it.pids();
-    let request = "GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n";
-    std::thread::scope(|scope| {
-        let long = scope.spawn(|| open(&it.service, request));
-        eventually("it is under way", SOON, || {
-            (it.service.status().fronts[0].in_flight == 1).then_some(())
-        });
-        it.install_another_copy();
-        it.service.signal(Signal::USR2);
-        eventually("the next image serves", SOON, || {
-            let journal = it.service.journal();
-            journal.contains("it is in place").then_some(())
-        });
-        assert_eq!(it.last().unwrap().verdict, UpgradeVerdict::InPlace);
-        long.join().unwrap();
+    it.install_another_copy();
+    it.service.signal(Signal::USR2);
+    eventually("the next image serves", SOON, || {
+        let journal = it.service.journal();
+        journal.contains("it is in place").then_some(())
     });
+    assert_eq!(it.last().unwrap().verdict, UpgradeVerdict::InPlace);
     one_front(&it.service);
     let now = it.pids();
     assert_eq!((now.0, now.1), (main, app));
     assert_ne!(now.2, front);
 }
 
+/// A download without an end, and a WebSocket; both are with the newest front.
+fn open_both(service: &Service) -> [BufReader<TcpStream>; 2] {
+    let download = long::open(
+        &service.address(),
+        "GET /stream HTTP/1.1\r\nHost: t\r\n\r\n",
+    );
+    [download, long::open_tunnel(&service.address())]
+}
+
+#[test]
+fn the_third_upgrade_waits_until_the_oldest_front_has_had_its_time() {
+    let _beside = beside_others();
+    let it = Installed::configured("[http]\nupgrade_drain = \"3s\"\ntunnels = \"1s\"");
+    let service = &it.service;
+    let mut old = Vec::new();
+    for _ in 0..2 {
+        old.push(open_both(service));
+        service.cli(&["upgrade"]).expect_success();
+    }
+    let first = it.service.status().fronts[0].id;
+    let late = service.cli(&["upgrade", "--timeout", "100ms"]);
+    assert_eq!(late.code(), 7, "{late}");
+    let [mut download, mut tunnel] = old.remove(0);
+    let mut frame = [0; 4];
+    tunnel.read_exact(&mut frame).unwrap();
+    assert_eq!(frame, CLOSE_1012);
+    drop(tunnel);
+    assert!(
+        service
+            .status()
+            .fronts
+            .iter()
+            .any(|front| front.id == first)
+    );
+    let mut rest = Vec::new();
+    // Without the last chunk: a client sees that it is not whole.
+    drop(download.read_to_end(&mut rest));
+    assert!(!rest.ends_with(b"0\r\n\r\n"));
+    eventually("the third is in place", SOON, || {
+        let last = it.service.try_status()?.last_upgrade?;
+        (last.number == 3 && last.verdict == UpgradeVerdict::InPlace).then_some(())
+    });
+    assert_eq!(service.status().requests.lost, 1);
+    assert!(
+        service
+            .journal()
+            .contains("did not end within upgrade_drain")
+    );
+}
+
 #[test]
 fn a_binary_that_cannot_take_over_is_refused_and_nobody_notices() {
-    let _alone = alone();
+    let _beside = beside_others();
     let it = Installed::start();
     let before = it.pids();
-    let load = it.service.load(&["--idle", "50"]);
+    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
     for (script, why) in [
-        ("echo out of memory >&2; exit 3", "exited with status 3"),
-        ("echo out of memory >&2; exit 3", "out of memory"),
+        (
+            "echo oom >&2; exit 3",
+            "exited with status 3 in the dry run",
+        ),
+        ("echo out of memory >&2; exit 1", "out of memory"),
         ("sleep 60", "within 5 s"),
         ("kill -SEGV $$", "SIGSEGV"),
         ("echo '{}'", "without saying that it can take over"),
@@ -265,24 +250,71 @@ fn a_binary_that_cannot_take_over_is_refused_and_nobody_notices() {
 /// A gapless that finds no state under the name that it looks for, as after a mistake between two
 /// versions; only the run itself shows it, not the dry run.
 fn install_a_gapless_that_finds_no_state(program: &Path) {
-    let mut bytes = std::fs::read(gapless()).unwrap();
-    let (known, other) = (b"gapless-state", b"gapless-stale");
-    let places: Vec<_> = (0..bytes.len() - known.len())
-        .filter(|at| bytes[*at..].starts_with(known))
-        .collect();
-    assert!(!places.is_empty(), "the name is not in the binary");
-    for at in places {
-        bytes[at..at + other.len()].copy_from_slice(other);
+    install_with_other_words(program, &[("gapless-state", "gapless-stale")]);
+}
+
+/// Where these words stand in gapless, it has others of the same length.
+fn install_with_other_words(program: &Path, words: &[(&str, &str)]) {
+    let mut sed = Command::new("sed");
+    for (known, other) in words {
+        assert_eq!(known.len(), other.len());
+        let mut grep = Command::new("grep");
+        grep.args(["--quiet", "--text", known]).arg(gapless());
+        process::run(grep, SOON).expect_success();
+        sed.arg("--expression").arg(format!("s/{known}/{other}/g"));
     }
-    install(program, |new| std::fs::write(new, &bytes).unwrap());
+    let changed = program.with_extension("changed");
+    sed.env("LC_ALL", "C").arg(gapless());
+    sed.stdout(File::create(&changed).unwrap());
+    assert!(sed.status().unwrap().success());
+    install(program, &changed);
+}
+
+/// A gapless that knows none of these words, of the state or of the link, and says others instead: to
+/// it, ours is a later version, as its is to us.
+fn install_a_gapless_of_another_version(program: &Path) {
+    let words = [
+        ("is_upgrade", "is_upgrad3"),
+        ("last_outcome", "last_outcom3"),
+        ("upgrade_drain", "upgrade_drai2"),
+        ("tunnels_ended", "tunnels_3nded"),
+        ("access_dropped", "acc3ss_dropped"),
+        ("KeepTunnels", "Ke3pTunnels"),
+    ];
+    install_with_other_words(program, &words);
+}
+
+#[test]
+fn a_gapless_of_another_version_takes_over_and_hands_back() {
+    let _beside = beside_others();
+    let it = Installed::start();
+    let service = &it.service;
+    service.reload().expect_success();
+    let before = it.pids();
+    let load = service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    for _ in 0..2 {
+        install_a_gapless_of_another_version(&it.program);
+        service.cli(&["upgrade"]).expect_success();
+        service.cli(&["upgrade"]).expect_success();
+        it.install_another_copy();
+        service.cli(&["upgrade"]).expect_success();
+        one_front(service);
+    }
+    let now = it.pids();
+    assert_eq!((now.0, now.1), (before.0, before.1));
+    let status = service.status();
+    assert_eq!((status.generations[0].id.0, status.healthy), (2, true));
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(service.status().requests.lost, 0);
+    service.reload().expect_success();
 }
 
 #[test]
 fn a_new_image_that_finds_itself_unable_goes_back_and_nobody_notices() {
-    let _alone = alone();
+    let _beside = beside_others();
     let it = Installed::start();
     let before = it.pids();
-    let load = it.service.load(&["--idle", "50"]);
+    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
     install_a_gapless_that_finds_no_state(&it.program);
     for _ in 0..3 {
         let said = it.service.cli(&["upgrade"]);
@@ -307,7 +339,7 @@ fn install_a_gapless_that_dies_when_it_serves(it: &Installed) {
 
 #[test]
 fn a_new_image_that_dies_is_followed_by_the_old_one_and_nobody_notices() {
-    let _alone = alone();
+    let _beside = beside_others();
     let mut it = Installed::start();
     let before = it.pids();
     let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
@@ -340,6 +372,7 @@ fn a_new_image_that_dies_is_followed_by_the_old_one_and_nobody_notices() {
 
 #[test]
 fn a_keeper_that_dies_after_an_upgrade_is_followed_by_one_that_adopts() {
+    let _beside = beside_others();
     let mut it = Installed::start();
     it.service.cli(&["upgrade"]).expect_success();
     let (_, app, front) = it.pids();

@@ -222,10 +222,8 @@ impl Tunnel<'_> {
             Mode::Retiring if self.lane.keeps_tunnels() => {
                 let limit = self.lane.http().upgrade_drain;
                 limit.map(|limit| {
-                    (
-                        since + limit.saturating_sub(window),
-                        spread(window.min(limit)),
-                    )
+                    let spread = spread(window.min(limit));
+                    (since + limit.saturating_sub(spread + ENDING), spread)
                 })
             }
             Mode::Retiring => Some((since, spread(window))),

@@ -6,6 +6,7 @@
 
 use super::cgroup::Cgroup;
 use super::load::Load;
+use super::long::Long;
 use super::process::{self, Finished};
 use super::{Behaviour, eventually, gapless, repository, tool, unique};
 use gapless::api::Status;
@@ -387,6 +388,11 @@ impl Container {
     /// The load, on the network of the container but not in it.
     pub fn load(&self, arguments: &[&str]) -> Load {
         Load::start_in(&self.network(), "127.0.0.1:8888", arguments)
+    }
+
+    /// What is under way all the time, likewise.
+    pub fn long(&self, tunnels: usize) -> Long {
+        Long::begin_in(&self.network(), "127.0.0.1:8888", tunnels)
     }
 
     /// `gapless.service`'s journal, or whatever else the arguments choose.

@@ -26,6 +26,7 @@ pub mod cgroup;
 pub mod container;
 pub mod journal;
 pub mod load;
+pub mod long;
 pub mod metrics;
 pub mod process;
 pub mod service;
