@@ -14,6 +14,8 @@
 mod world;
 
 use gapless::api::{UpgradeOutcome, UpgradeVerdict};
+use gapless::keeper::adoption::Remembered;
+use gapless::keeper::state::StateFile;
 use rustix::process::Signal;
 use std::fs::{File, Permissions};
 use std::io::{BufReader, Read};
@@ -21,6 +23,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use world::long::{self, Long};
 use world::service::{Heard, SOON, Service};
@@ -29,6 +32,7 @@ use world::{beside_others, eventually, gapless, is_long, process, version};
 const QUICK: &str = "settle = \"100ms\"";
 /// A load that ends as soon as it is told to.
 const QUICK_KINDS: &str = "get,post16k,pipelined,new";
+const FEW: &[&str] = &["--clients", "16", "--idle", "50", "--kinds", QUICK_KINDS];
 /// "service restart".
 const CLOSE_1012: &[u8] = &[0x88, 2, 0x03, 0xf4];
 
@@ -114,10 +118,11 @@ fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
     let it = Installed::start();
     let service = &it.service;
     let (main, app, first_front) = it.pids();
-    let long = Long::begin(&service.address(), 200);
+    let (upgrades, tunnels) = if is_long() { (20, 200) } else { (5, 50) };
+    let long = Long::begin(&service.address(), tunnels);
     let load = service.load(&["--idle", "200", "--kinds", QUICK_KINDS]);
     let mut sizes = None;
-    for number in 1..=if is_long() { 20 } else { 6 } {
+    for number in 1..=upgrades {
         it.install_another_copy();
         let said = service.cli(&["upgrade"]).expect_success();
         assert!(said.contains("is in place"), "{said}");
@@ -134,7 +139,7 @@ fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
     let fronts = service.status().fronts;
     let old = fronts.iter().find(|front| front.pid == first_front);
     let old = old.map(|front| (front.state.as_str(), front.tunnels));
-    assert_eq!(old, Some(("retiring", 200)));
+    assert_eq!(old, Some(("retiring", u64::try_from(tunnels).unwrap())));
     let seen = long.finish();
     assert!(seen.messages > 10, "{seen:?}");
     one_front(service);
@@ -219,7 +224,7 @@ fn a_binary_that_cannot_take_over_is_refused_and_nobody_notices() {
     let _beside = beside_others();
     let it = Installed::start();
     let before = it.pids();
-    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    let load = it.service.load(FEW);
     for (script, why) in [
         (
             "echo oom >&2; exit 3",
@@ -284,6 +289,20 @@ fn install_a_gapless_of_another_version(program: &Path) {
     install_with_other_words(program, &words);
 }
 
+/// What a keeper before upgrades wrote down. Whatever is added to the state, this must be understood;
+/// a later format has a file of its own beside it.
+#[test]
+fn the_state_of_the_first_format_is_understood() {
+    let text = include_str!("upgrade/state-1.json");
+    let written: serde_json::Value = serde_json::from_str(text).unwrap();
+    let file = StateFile::create("gapless-test").unwrap();
+    file.save(&written).unwrap();
+    let remembered: Remembered = file.load().unwrap().unwrap();
+    assert_eq!(remembered.plan.live().unwrap().id.0, 1);
+    assert_eq!((remembered.fronts.len(), remembered.crews.len()), (1, 1));
+    assert_eq!(remembered.upgrade, None);
+}
+
 #[test]
 fn a_gapless_of_another_version_takes_over_and_hands_back() {
     let _beside = beside_others();
@@ -291,7 +310,7 @@ fn a_gapless_of_another_version_takes_over_and_hands_back() {
     let service = &it.service;
     service.reload().expect_success();
     let before = it.pids();
-    let load = service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    let load = service.load(FEW);
     for _ in 0..2 {
         install_a_gapless_of_another_version(&it.program);
         service.cli(&["upgrade"]).expect_success();
@@ -314,7 +333,7 @@ fn a_new_image_that_finds_itself_unable_goes_back_and_nobody_notices() {
     let _beside = beside_others();
     let it = Installed::start();
     let before = it.pids();
-    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    let load = it.service.load(FEW);
     install_a_gapless_that_finds_no_state(&it.program);
     for _ in 0..3 {
         let said = it.service.cli(&["upgrade"]);
@@ -326,6 +345,54 @@ fn a_new_image_that_finds_itself_unable_goes_back_and_nobody_notices() {
     it.service.cli(&["upgrade"]).expect_success();
     let now = it.pids();
     assert_eq!((now.0, now.1), (before.0, before.1));
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+}
+
+/// Kills every other front of the keeper before it serves, if it can, until told to stop.
+fn kill_new_fronts(keeper: u32, front: u32, stop: &AtomicBool) {
+    let children = format!("/proc/{keeper}/task/{keeper}/children");
+    while !stop.load(Relaxed) {
+        let children = std::fs::read_to_string(&children).unwrap();
+        for child in children.split_whitespace().map(|pid| pid.parse().unwrap()) {
+            let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if child != front && command.ends_with(b"\0front\0") {
+                process::signal(child, Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_image_whose_front_does_not_come_up_goes_back_and_nobody_notices() {
+    let _beside = beside_others();
+    let it = Installed::start();
+    let (keeper, app, _) = it.pids();
+    let load = it.service.load(FEW);
+    // Where the front was faster, once more.
+    let mut tries = 0..20;
+    let said = loop {
+        assert!(tries.next().is_some(), "every front came up");
+        it.install_another_copy();
+        let (_, _, front) = it.pids();
+        let stop = AtomicBool::new(false);
+        let said = std::thread::scope(|scope| {
+            scope.spawn(|| kill_new_fronts(keeper, front, &stop));
+            let said = it.service.cli(&["upgrade"]);
+            stop.store(true, Relaxed);
+            said
+        });
+        one_front(&it.service);
+        if said.code() != 0 {
+            break said;
+        }
+    };
+    assert_eq!(said.code(), 6, "{said}");
+    assert!(said.output().contains("front did not come up"), "{said}");
+    let exe = std::fs::read_link(format!("/proc/{keeper}/exe")).unwrap();
+    assert!(exe.to_string_lossy().ends_with(" (deleted)"), "{exe:?}");
+    it.service.cli(&["upgrade"]).expect_success();
+    let now = it.pids();
+    assert_eq!((now.0, now.1), (keeper, app));
     load.finish().expect_nothing_lost().expect_nothing_closed();
 }
 
@@ -342,7 +409,7 @@ fn a_new_image_that_dies_is_followed_by_the_old_one_and_nobody_notices() {
     let _beside = beside_others();
     let mut it = Installed::start();
     let before = it.pids();
-    let load = it.service.load(&["--idle", "50", "--kinds", QUICK_KINDS]);
+    let load = it.service.load(FEW);
     install_a_gapless_that_dies_when_it_serves(&it);
     let asked = it.service.begin_cli(&["upgrade"]);
     it.service.wait_end(SOON);

@@ -26,8 +26,18 @@ const OLD_FRONTS_MAX: usize = 1;
 /// For the front of the next image; longer than one front may take.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
+/// For systemd to take what it is to keep; well below its watchdog.
+const STORED: Duration = Duration::from_secs(5);
+
 /// For the runtime to look at what came before signals were held back.
 const LAST_LOOK: Duration = Duration::from_millis(1);
+
+/// So that a process that systemd starts in place of a dead one can go back, too. It must be there
+/// before the exec: systemd heeds nothing that it reads after the end of who sent it.
+fn keep_image() -> io::Result<()> {
+    stored::keep(IMAGE, File::open(OWN_IMAGE)?);
+    notify::barrier(STORED)
+}
 
 /// A dry run.
 #[derive(Clone, Copy)]
@@ -173,14 +183,10 @@ impl Keeper {
             self.start_check();
             return false;
         }
-        // So that a process that systemd starts in place of a dead one can go back, too.
-        match File::open(OWN_IMAGE) {
-            Ok(image) => stored::keep(IMAGE, image),
-            Err(error) => {
-                let why = format!("no way back from it, its own image cannot be kept: {error}");
-                self.decide_upgrade(UpgradeVerdict::Refused, why);
-                return false;
-            }
+        if let Err(error) = keep_image() {
+            let why = format!("no way back from it, the image that runs cannot be kept: {error}");
+            self.decide_upgrade(UpgradeVerdict::Refused, why);
+            return false;
         }
         upgrade.stage = Stage::Executing;
         tracing::info!(program = %self.program.display(), "becoming {}", self.program.display());
