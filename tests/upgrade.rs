@@ -127,6 +127,7 @@ fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
         let said = service.cli(&["upgrade"]).expect_success();
         assert!(said.contains("is in place"), "{said}");
         assert_eq!(it.last().unwrap().number, number);
+        long.wait_for_another();
         eventually("the old front and the newest are left", SOON, || {
             (service.status().fronts.len() == 2).then_some(())
         });
@@ -140,8 +141,7 @@ fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
     let old = fronts.iter().find(|front| front.pid == first_front);
     let old = old.map(|front| (front.state.as_str(), front.tunnels));
     assert_eq!(old, Some(("retiring", u64::try_from(tunnels).unwrap())));
-    let seen = long.finish();
-    assert!(seen.messages > 10, "{seen:?}");
+    long.finish();
     one_front(service);
     let counted = load.finish();
     counted.expect_nothing_lost().expect_nothing_closed();
@@ -211,7 +211,9 @@ fn the_third_upgrade_waits_until_the_oldest_front_has_had_its_time() {
         let last = it.service.try_status()?.last_upgrade?;
         (last.number == 3 && last.verdict == UpgradeVerdict::InPlace).then_some(())
     });
-    assert_eq!(service.status().requests.lost, 1);
+    eventually("the downloads of both old fronts are cut", SOON, || {
+        (service.status().requests.lost == 2).then_some(())
+    });
     assert!(
         service
             .journal()

@@ -1,6 +1,7 @@
 //! What is under way for as long as a test likes: WebSockets, an upload and a download, with a message
 //! on each every 100 ms. A connection that breaks, falls silent or says something else fails the test.
 
+use super::eventually;
 use super::service::SOON;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -8,6 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +21,7 @@ const UPLOADED: usize = 64;
 
 /// See the module. Dropped, it is left to itself.
 pub struct Long {
+    messages: Arc<AtomicUsize>,
     stop: Sender<()>,
     thread: JoinHandle<Seen>,
 }
@@ -52,6 +56,8 @@ impl Long {
     fn start(address: String, tunnels: usize, namespace: Option<File>) -> Self {
         let (stop, stopped) = channel();
         let (opened, are_open) = channel();
+        let messages = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&messages);
         let thread = std::thread::spawn(move || {
             if let Some(namespace) = namespace {
                 // Of this thread alone.
@@ -60,11 +66,23 @@ impl Long {
             }
             let connections = Connections::open(&address, tunnels);
             opened.send(()).unwrap();
-            connections.run(&stopped)
+            connections.run(&stopped, &counted)
         });
-        let long = Self { stop, thread };
+        let long = Self {
+            messages,
+            stop,
+            thread,
+        };
         are_open.recv_timeout(SOON).unwrap();
         long
+    }
+
+    /// Waits until on each connection a whole message went there and back from now on.
+    pub fn wait_for_another(&self) {
+        let now = self.messages.load(Relaxed);
+        eventually("another message on each connection", SOON, || {
+            (self.messages.load(Relaxed) > now + 1).then_some(())
+        });
     }
 
     /// Ends all of it, which has not been broken until now.
@@ -90,12 +108,13 @@ impl Connections {
         }
     }
 
-    fn run(mut self, stopped: &Receiver<()>) -> Seen {
+    fn run(mut self, stopped: &Receiver<()>, counted: &AtomicUsize) -> Seen {
         let mut seen = Seen::default();
         while stopped.recv_timeout(BETWEEN) == Err(RecvTimeoutError::Timeout) {
             let began = Instant::now();
             self.say(seen.messages);
             seen.messages += 1;
+            counted.store(seen.messages, Relaxed);
             seen.longest = seen.longest.max(began.elapsed());
         }
         self.finish_upload(seen.messages * UPLOADED);

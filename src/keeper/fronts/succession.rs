@@ -3,6 +3,11 @@
 use super::{Fronts, QUEUE, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
+use crate::link::ToFront;
+use std::time::Duration;
+
+/// For a front that is told to end at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Fronts {
     /// How many hand over to younger ones, or finish what they have.
@@ -36,15 +41,24 @@ impl Fronts {
         self.living.range(id..).next().is_some()
     }
 
-    /// Ends fronts that an upgrade made old, and that have had their time since.
+    /// Ends fronts that an upgrade made old, and that have had their time since. They are told first:
+    /// then they say what they had, and what is lost is counted as it is.
     pub fn cut_late(&mut self, now: Moment) {
+        let mut told = Vec::new();
         for front in self.living.values_mut() {
-            if front.ends.take_if(|ends| *ends <= now).is_some() {
-                let report = front.report.clone().unwrap_or_default();
-                tracing::warn!(front = %front.id, in_flight = report.in_flight, tunnels = report.tunnels, "{} did not end within upgrade_drain, cutting {} requests and {} tunnels", front.id, report.in_flight, report.tunnels);
-                front.is_cut = true;
-                front.kill();
+            if front.ends.take_if(|ends| *ends <= now).is_none() {
+                continue;
             }
+            if front.is_cut {
+                front.kill();
+                continue;
+            }
+            tracing::warn!(front = %front.id, "{} did not end within upgrade_drain, what it still serves is cut", front.id);
+            (front.is_cut, front.ends) = (true, Some(now + LAST_WORDS));
+            told.push(front.id);
+        }
+        for id in told {
+            self.tell(id, ToFront::End, Vec::new());
         }
     }
 
