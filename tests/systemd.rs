@@ -300,10 +300,9 @@ fn upgrades_lose_nothing_and_systemd_sees_one_process(container: &mut Container)
     assert!(seen.longest < SOON, "{seen:?}");
     let counted = load.finish();
     counted.expect_nothing_lost().expect_nothing_closed();
-    // Not of all: the idle ones ask all at once, when no upgrade is under way any more.
-    for kind in ["get", "post16k", "pipelined"] {
-        let longest = counted.latency_ms[kind]["max"].as_f64().unwrap();
-        assert!(longest <= 500.0, "{kind}: {counted:#?}");
+    if !is_long() {
+        // In the long form 2,000 idle connections ask at once at the end, which takes its time.
+        counted.expect_no_stall_beyond(STALL_MAX);
     }
     wait_settled(container);
     assert_eq!((container.main_pid(), container.worker_pids()), (main, app));

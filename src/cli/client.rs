@@ -142,8 +142,24 @@ pub(super) fn runtime() -> Result<Runtime, ClientError> {
         .map_err(ClientError::Runtime)
 }
 
-/// As [`ask`].
+/// As [`ask`]. What changes nothing is asked again if the connection breaks: an upgrade that began in
+/// this very moment breaks it, and the next image answers.
 pub(super) async fn ask_async(
+    instance: &Instance,
+    method: Method,
+    path: &str,
+    limit: Option<Duration>,
+) -> Result<Answer, ClientError> {
+    let first = ask_once(instance, method.clone(), path, limit).await;
+    match first {
+        Err(ClientError::Broken { .. }) if method.is_safe() => {
+            ask_once(instance, method, path, limit).await
+        }
+        answered => answered,
+    }
+}
+
+async fn ask_once(
     instance: &Instance,
     method: Method,
     path: &str,
@@ -233,11 +249,23 @@ mod tests {
 
     /// A keeper that says one thing to the first who asks; what it was asked comes back.
     fn keeper(test: &str, says: &'static str) -> (Instance, std::thread::JoinHandle<String>) {
+        keeper_after(0, test, says)
+    }
+
+    /// The same, but so many are cut off before.
+    fn keeper_after(
+        cut_off: usize,
+        test: &str,
+        says: &'static str,
+    ) -> (Instance, std::thread::JoinHandle<String>) {
         let name = format!("gapless-client-{}-{test}.sock", std::process::id());
         let socket = std::env::temp_dir().join(name);
         let listener = UnixListener::bind(&socket).unwrap();
         let path = socket.clone();
         let thread = std::thread::spawn(move || {
+            for _ in 0..cut_off {
+                drop(listener.accept().unwrap());
+            }
             let (mut stream, _) = listener.accept().unwrap();
             let mut asked = [0; 1024];
             let length = stream.read(&mut asked).unwrap();
@@ -291,8 +319,17 @@ mod tests {
     #[test]
     fn a_connection_that_ends_early_is_said() {
         let (instance, keeper) = keeper("early", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n4");
-        let error = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap_err();
+        let error = ask(&instance, Method::POST, "/reload", Some(ANSWER_LIMIT)).unwrap_err();
         assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
+        keeper.join().unwrap();
+    }
+
+    #[test]
+    fn what_changes_nothing_is_asked_again_when_the_connection_breaks() {
+        let says = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n4";
+        let (instance, keeper) = keeper_after(1, "again", says);
+        let answer = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap();
+        assert_eq!(answer.read::<u8>().unwrap(), 4);
         keeper.join().unwrap();
     }
 
