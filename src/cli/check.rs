@@ -1,19 +1,21 @@
 //! `gapless check`: what a configuration means, or everything that is wrong with it.
 
+mod settings;
+
 use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, InstanceName};
 use super::output::{printable, say};
 use super::{CheckArgs, CliError, Exit};
 use crate::api::Status;
 use crate::config::{
-    self, AppConfig, AsDuration, AsSize, Config, ConfigSource, HealthConfig, HttpConfig,
-    LimitsConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
+    self, AppConfig, Config, ConfigSource, HealthConfig, HttpConfig, LimitsConfig, Listen,
+    LogConfig, RestartConfig,
 };
 use crate::keeper::limits;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
+use settings::settings;
 use std::path::Path;
-use std::time::Duration;
 
 /// Starts nothing; asks a running keeper, if there are limits, whether its unit lets them be.
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
@@ -119,128 +121,11 @@ fn shown_listen(listen: Listen) -> String {
     }
 }
 
-fn shown_limit(limit: Option<impl ToString>) -> String {
-    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
-}
-
-/// Every other setting, in the order of the manual.
-fn settings(config: &Config) -> Vec<(&'static str, String)> {
-    let Config {
-        app,
-        health,
-        restart,
-        http,
-        limits,
-        log,
-    } = config;
-    let duration = |duration: Duration| AsDuration(duration).to_string();
-    let size = |bytes: u64| AsSize(bytes).to_string();
-    let names: Vec<_> = app.env.keys().map(String::as_str).collect();
-    let proxies: Vec<_> = http
-        .trusted_proxies
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let head_bytes_max = u64::try_from(http.head_bytes_max).unwrap_or(u64::MAX);
-    let lanes = http
-        .lanes
-        .map_or_else(|| "one per core".to_owned(), |lanes| lanes.to_string());
-    let (lowest, highest) = health.status;
-    vec![
-        // Names only: values may be secrets, though that is not the place for them.
-        ("[app] env", or_none(&names.join(", "))),
-        ("[app] boot", duration(app.boot)),
-        ("[app] settle", duration(app.settle)),
-        ("[app] drain", duration(app.drain)),
-        ("[app] stop", duration(app.stop)),
-        (
-            "[app] watchdog",
-            app.watchdog.map_or_else(|| "none".to_owned(), duration),
-        ),
-        (
-            "[health] path",
-            or_none(health.path.as_deref().unwrap_or_default()),
-        ),
-        ("[health] status", format!("{lowest}-{highest}")),
-        ("[health] passes", health.passes.to_string()),
-        ("[health] interval", duration(health.interval)),
-        ("[health] timeout", duration(health.timeout)),
-        ("[health] every", duration(health.every)),
-        ("[health] fails", health.fails.to_string()),
-        ("[restart] burst", restart.burst.to_string()),
-        ("[restart] interval", duration(restart.interval)),
-        ("[restart] delay_min", duration(restart.delay_min)),
-        ("[restart] delay_max", duration(restart.delay_max)),
-        ("[http] lanes", lanes),
-        ("[http] hold", duration(http.hold)),
-        ("[http] held_max", http.held_max.to_string()),
-        ("[http] connections_max", http.connections_max.to_string()),
-        (
-            "[http] connections_per_address_max",
-            shown_limit(http.connections_per_address_max),
-        ),
-        ("[http] head_timeout", duration(http.head_timeout)),
-        ("[http] body_timeout", duration(http.body_timeout)),
-        ("[http] write_timeout", duration(http.write_timeout)),
-        ("[http] rate_min", size(http.rate_min)),
-        ("[http] idle_timeout", duration(http.idle_timeout)),
-        ("[http] response_timeout", duration(http.response_timeout)),
-        ("[http] tunnels", duration(http.tunnels)),
-        ("[http] connect", http.connect.to_string()),
-        (
-            "[http] upgrade_drain",
-            shown_limit(http.upgrade_drain.map(AsDuration)),
-        ),
-        ("[http] head_bytes_max", size(head_bytes_max)),
-        ("[http] headers_max", http.headers_max.to_string()),
-        ("[http] body_bytes_max", size(http.body_bytes_max)),
-        ("[http] trusted_proxies", or_none(&proxies.join(", "))),
-        (
-            "[http] proxy_protocol",
-            match http.proxy_protocol {
-                ProxyProtocol::Off => "off".to_owned(),
-                ProxyProtocol::Require => "require".to_owned(),
-            },
-        ),
-        (
-            "[http] retry_after",
-            duration(Duration::from_secs(http.retry_after_seconds.into())),
-        ),
-        (
-            "[limits] memory",
-            or_none(&limits.memory.map(size).unwrap_or_default()),
-        ),
-        (
-            "[limits] tasks",
-            or_none(&limits.tasks.map(|max| max.to_string()).unwrap_or_default()),
-        ),
-        (
-            "[limits] cpu",
-            or_none(&limits.cpu.map(|cpu| format!("{cpu}%")).unwrap_or_default()),
-        ),
-        ("[log] level", log.level.clone()),
-        ("[log] access", log.access.wanted.to_string()),
-        ("[log] access_query", log.access.has_query.to_string()),
-        ("[log] access_format", log.access.format.to_string()),
-        (
-            "[log] app_lines_per_second_max",
-            log.app_lines_per_second_max.to_string(),
-        ),
-    ]
-}
-
-fn or_none(text: &str) -> String {
-    if text.is_empty() {
-        "none".to_owned()
-    } else {
-        text.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::num::NonZeroU32;
+    use std::time::Duration;
 
     fn config() -> Config {
         let command = ["/srv/shop/bin/server", "--greeting", "it's me"].map(String::from);
