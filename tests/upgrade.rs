@@ -311,6 +311,9 @@ fn a_gapless_of_another_version_takes_over_and_hands_back() {
     let it = Installed::start();
     let service = &it.service;
     service.reload().expect_success();
+    eventually("the first generation is gone", SOON, || {
+        (service.status().generations.len() == 1).then_some(())
+    });
     let before = it.pids();
     let load = service.load(FEW);
     for _ in 0..2 {
