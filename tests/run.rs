@@ -134,11 +134,10 @@ fn it_becomes_the_installed_gapless_and_the_app_goes_on() {
     assert_eq!((after.pid, after.healthy), (foreground.main.id(), true));
     let app = |status: &Status| status.generations[0].workers[0].pid;
     assert_eq!(app(&after), app(&before));
-    assert!(
-        get(&foreground.address(), "/")
-            .expect_ok()
-            .contains("gapless")
-    );
+    let page = get(&foreground.address("http"), "/");
+    assert!(page.expect_ok().contains("gapless"));
+    let ready = get(&foreground.address("admin"), "/readyz");
+    assert_eq!(ready.expect_ok(), "ok\n");
     foreground.signal(Signal::INT);
     let ended = process::wait(&mut foreground.main, SOON).unwrap();
     assert!(ended.success(), "{ended}: {}", foreground.log());
