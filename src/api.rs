@@ -112,6 +112,9 @@ pub struct FrontStatus {
     pub state: String,
     /// Client connections.
     pub connections: u64,
+    /// Those of them that would live on if the front died.
+    #[serde(default)]
+    pub settled: u64,
     /// Those of them that switched protocols.
     #[serde(default)]
     pub tunnels: u64,

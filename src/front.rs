@@ -31,6 +31,7 @@ mod proxy_header;
 mod refusal;
 mod stream;
 mod tally;
+pub mod trustee;
 mod tunnel;
 
 use crate::link::FrontSettings;
@@ -41,6 +42,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use trustee::Trustee;
 
 /// What lanes may have under way to the main thread before they wait for it.
 const EVENTS_MAX: usize = 1024;
@@ -54,6 +56,8 @@ pub struct FrontFds {
     pub listeners: Vec<OwnedFd>,
     /// Listening unix sockets on which the keeper asks whether a lane lives; one per lane.
     pub probes: Vec<OwnedFd>,
+    /// To whom its connections go if it dies.
+    pub trustee: Trustee,
 }
 
 /// A front that cannot serve.
@@ -98,6 +102,7 @@ pub fn run(
         link,
         listeners,
         probes,
+        trustee,
     } = fds;
     if probes.is_empty() {
         return Err(FrontError::NoLane);
@@ -113,13 +118,22 @@ pub fn run(
     let served = runtime.block_on(async {
         ignore_signals().map_err(FrontError::Runtime)?;
         let (events, events_received) = mpsc::channel(EVENTS_MAX);
-        let lanes = LaneThread::start_all(&settings, &listeners, probes, stdout.as_ref(), &events)?;
+        let lanes = LaneThread::start_all(
+            &settings,
+            &listeners,
+            probes,
+            (stdout.as_ref(), trustee.slots),
+            &events,
+        )?;
         drop((listeners, stdout));
         let hub = Hub::new(link, lanes, (events, events_received), settings, log)?;
         hub.run().await
     });
     if let Some(writer) = writer {
         writer.finish();
+    }
+    if served.is_ok() {
+        trustee.dismiss();
     }
     served
 }

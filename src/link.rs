@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod message;
 pub mod seqpacket;
 pub mod settings;
+pub mod slots;
 
 pub use histogram::{Histogram, LIFECYCLE_BOUNDS, REQUEST_BOUNDS};
 pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Target, ToFront};

@@ -1,10 +1,11 @@
 //! `gapless front`: becomes a front. Only a keeper starts it.
 
 use super::{CliError, Exit};
+use crate::front::trustee::{self, Trustee};
 use crate::front::{self, FrontFds};
 use crate::keeper::spawn;
 use crate::link::FrontSettings;
-use crate::link::settings::{HTTP, LINK, PROBE, SETTINGS};
+use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
 use crate::systemd::given::{self, Given};
 use crate::systemd::journal;
 use std::fs::File;
@@ -24,18 +25,34 @@ pub(super) fn run() -> Result<Exit, CliError> {
             what: "read the settings of a front",
             source: io::Error::from(error),
         })?;
+    let hardened = spawn::harden_self();
+    // Before anything here starts a thread.
+    let trustee = trust(fds.slots.take(), fds.estate.take());
     let level = journal::init(&settings.log_level, &settings.name)?;
-    spawn::harden_self().map_err(|source| CliError::Internal {
+    hardened.map_err(|source| CliError::Internal {
         what: "make a front unreadable",
         source,
     })?;
+    let trustee = trustee.unwrap_or_else(|error| {
+        tracing::error!(%error, "no trustee for this front: if it dies, its connections die with it: {error}");
+        Trustee::default()
+    });
     let fds = FrontFds {
         link,
         listeners: fds.listeners,
         probes: fds.probes,
+        trustee,
     };
     front::run(fds, settings, Some(level))?;
     Ok(Exit::Done)
+}
+
+/// A keeper of an older gapless passes nothing to trust anybody with.
+fn trust(slots: Option<OwnedFd>, estate: Option<OwnedFd>) -> io::Result<Trustee> {
+    match (slots, estate) {
+        (Some(slots), Some(estate)) => trustee::appoint(&slots, estate),
+        (None, _) | (_, None) => Ok(Trustee::default()),
+    }
 }
 
 #[derive(Default)]
@@ -44,6 +61,8 @@ struct Passed {
     settings: Option<OwnedFd>,
     listeners: Vec<OwnedFd>,
     probes: Vec<OwnedFd>,
+    slots: Option<OwnedFd>,
+    estate: Option<OwnedFd>,
 }
 
 impl Passed {
@@ -54,6 +73,8 @@ impl Passed {
             SETTINGS => self.settings = Some(fd),
             HTTP => self.listeners.push(fd),
             PROBE => self.probes.push(fd),
+            SLOTS => self.slots = Some(fd),
+            ESTATE => self.estate = Some(fd),
             _ => drop(fd),
         }
     }

@@ -345,6 +345,7 @@ mod tests {
                 pid: 4300,
                 state: "serving".to_owned(),
                 connections: 1200,
+                settled: 1194,
                 tunnels: 3,
                 in_flight: 6,
                 held: 0,

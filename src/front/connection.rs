@@ -19,7 +19,7 @@ use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -120,22 +120,28 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
         lane: Rc::clone(lane),
         progress,
         origin: Origin::new(peer, visit.introduced, &lane.http().trusted_proxies),
-        ends_by_close: Cell::new(false),
         switched: RefCell::new(None),
     });
-    lane.client_tasks().spawn_local(async move {
-        run(&client, visit, prefix).await;
-        drop(entered);
-    });
-}
-
-async fn run(client: &Rc<Client>, visit: Visit, prefix: Bytes) {
     let Visit {
         socket,
         introduced,
         seat,
     } = visit;
-    let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress));
+    // Not in the task: it begins later, and a connection that only waits for it is settled.
+    let slot = lane.slot(&socket, introduced);
+    let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress), slot);
+    lane.client_tasks().spawn_local(async move {
+        run(&client, stream, introduced, seat).await;
+        drop(entered);
+    });
+}
+
+async fn run(
+    client: &Rc<Client>,
+    stream: ClientStream,
+    introduced: Option<Introduced>,
+    seat: Seat,
+) {
     let service = service_fn(|request| {
         let exchange = Exchange::begin(&client.lane, &client.progress);
         proxy::answer(Rc::clone(client), exchange, request)
@@ -332,7 +338,7 @@ async fn failed(client: &Client, error: &hyper::Error, socket: Socket) {
 
 /// Closes so that a response on its way is seen to be incomplete.
 fn abort(client: &Client, socket: &Socket) {
-    if client.ends_by_close.get()
+    if client.progress.ends_by_close()
         && let Err(error) = socket.reset_on_close()
     {
         tracing::debug!(%error, "cannot reset a connection, closing it");

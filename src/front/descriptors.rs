@@ -33,6 +33,11 @@ pub(super) fn fit(http: &mut HttpConfig, lanes: usize) {
     );
 }
 
+/// Takes what the hard limit allows.
+pub(super) fn raise() {
+    raised();
+}
+
 /// The limit from now on. None would be as good as infinite.
 fn raised() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -145,6 +145,8 @@ pub(super) struct Guard {
     is_chunked: bool,
     wants_upgrade: bool,
     is_connect: bool,
+    /// Whole ones, so far.
+    heads: u64,
 }
 
 impl Guard {
@@ -161,6 +163,7 @@ impl Guard {
             is_chunked: false,
             wants_upgrade: false,
             is_connect: false,
+            heads: 0,
         }
     }
 
@@ -170,6 +173,11 @@ impl Guard {
             State::RequestLine | State::Field => false,
             State::Body(_) | State::Chunk(_) | State::Trailer => true,
         }
+    }
+
+    /// How many heads passed, if what passed ends with a whole request.
+    pub(super) fn whole_requests(&self) -> Option<u64> {
+        (self.state == State::RequestLine && self.line.bytes == 0).then_some(self.heads)
     }
 
     /// The last request that was seen is a CONNECT: a client that does not wait for the answer sends
@@ -274,6 +282,7 @@ impl Guard {
             (false, Some(length)) => State::Body(length),
         };
         self.is_chunked = false;
+        self.heads = self.heads.saturating_add(1);
         // With a body no upgrade is offered to the app, so HTTP goes on.
         self.wants_upgrade &= self.state == State::RequestLine;
         Ok(())

@@ -11,16 +11,19 @@ use super::access::{AccessLog, Lines};
 use super::addresses::Addresses;
 use super::connection;
 use super::forwarded::RequestIds;
+use super::introduction::Introduced;
 use super::live::Live;
 use super::parcel::Parked;
 use super::progress::Progress;
 use super::tally;
+use super::trustee::{Slot, Slots};
 use crate::config::HttpConfig;
 use crate::id::GenerationId;
 use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,6 +115,9 @@ pub(super) struct Lane {
     connections_ever: Cell<u64>,
     /// Those of them that are tunnels, so that a swap can wake them.
     tunnels: RefCell<BTreeMap<u64, Weak<Progress>>>,
+    slots: Slots,
+    /// Connections that would live on without this front.
+    settled: Rc<Cell<u64>>,
     /// A connection ended.
     room: Notify,
     /// The main thread should hear of this.
@@ -124,10 +130,10 @@ pub(super) struct Lane {
 
 impl Lane {
     fn new(
-        number: usize,
-        lanes: usize,
+        (number, lanes): (usize, usize),
         settings: &FrontSettings,
         (addresses, stdout): (Arc<Addresses>, Option<Lines>),
+        slots: Slots,
         events: mpsc::Sender<Event>,
     ) -> Rc<Self> {
         let news = Rc::new(Notify::new());
@@ -152,6 +158,8 @@ impl Lane {
             connections: RefCell::default(),
             connections_ever: Cell::new(0),
             tunnels: RefCell::default(),
+            slots,
+            settled: Rc::default(),
             room: Notify::new(),
             news,
             events,
@@ -233,6 +241,11 @@ impl Lane {
             lane: Rc::clone(self),
             since: Instant::now(),
         })
+    }
+
+    /// What is said of a connection in case of our end.
+    pub(super) fn slot(&self, fd: impl AsFd, introduced: Option<Introduced>) -> Slot {
+        self.slots.take(fd, introduced, &self.settled)
     }
 
     fn next_number(&self) -> u64 {
@@ -367,6 +380,7 @@ impl Lane {
                 seq: self.live.seq(),
                 leases: self.live.leases(),
                 connections: self.open_connections(),
+                settled: self.settled.get(),
                 tunnels: u64::try_from(self.tunnels.borrow().len()).unwrap_or(u64::MAX),
                 held: self.held.get(),
                 in_flight: self.in_flight.get(),

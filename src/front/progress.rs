@@ -52,6 +52,8 @@ pub(super) struct Progress {
     /// Whether an unanswered first head may move on; not so when it is too large for a parcel.
     may_move_unserved: bool,
     responses_open: Cell<u32>,
+    /// Heads that hyper has taken.
+    requests: Cell<u64>,
     is_flushed: Cell<bool>,
     upload: Cell<Upload>,
     /// Of the body of the current request.
@@ -77,6 +79,9 @@ pub(super) struct Progress {
     cut: RefCell<Option<CutMark>>,
     /// hyper answered a head by itself: with this status, if it can be read.
     own_answer: Cell<Option<u16>>,
+    /// The response that is being sent ends where the connection ends (HTTP/1.0), so only a reset
+    /// can say that it broke off.
+    ends_by_close: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -87,6 +92,7 @@ impl Progress {
             has_served: Cell::new(false),
             may_move_unserved,
             responses_open: Cell::new(0),
+            requests: Cell::new(0),
             is_flushed: Cell::new(true),
             upload: Cell::new(Upload::Whole),
             upload_bytes: Cell::new(0),
@@ -102,6 +108,7 @@ impl Progress {
             withholds: Cell::new(false),
             cut: RefCell::new(None),
             own_answer: Cell::new(None),
+            ends_by_close: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
@@ -109,6 +116,7 @@ impl Progress {
     /// A whole head was read.
     pub(super) fn request_begins(&self) {
         self.has_served.set(true);
+        self.requests.set(self.requests.get().saturating_add(1));
         self.is_shed.set(false);
         self.writing.begin();
         self.responses_open
@@ -221,6 +229,14 @@ impl Progress {
         self.own_answer.get()
     }
 
+    pub(super) fn set_ends_by_close(&self, ends_by_close: bool) {
+        self.ends_by_close.set(ends_by_close);
+    }
+
+    pub(super) fn ends_by_close(&self) -> bool {
+        self.ends_by_close.get()
+    }
+
     /// Since when the head that is being read is.
     pub(super) fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
@@ -260,6 +276,15 @@ impl Progress {
             && self.is_flushed.get()
             && self.upload.get() == Upload::Whole
             && (self.has_served.get() || !self.has_read.get() || self.may_move_unserved)
+    }
+
+    /// All of the `heads` that came were taken and answered: if nothing else came, nothing is here.
+    pub(super) fn has_answered(&self, heads: u64) -> bool {
+        !self.is_in_flight()
+            && self.requests.get() == heads
+            && self.upload.get() == Upload::Whole
+            && self.half_closed_since.get().is_none()
+            && !self.ends_by_close.get()
     }
 
     pub(super) fn is_in_flight(&self) -> bool {

@@ -35,9 +35,6 @@ pub(super) struct Client {
     pub(super) lane: Rc<Lane>,
     pub(super) progress: Rc<Progress>,
     pub(super) origin: Origin,
-    /// The response that is being sent ends where the connection ends (HTTP/1.0), so only a reset
-    /// can say that it broke off.
-    pub(super) ends_by_close: Cell<bool>,
     /// A 101 is on its way, and hyper ends with it.
     pub(super) switched: RefCell<Option<Box<Switched>>>,
 }
@@ -97,15 +94,14 @@ pub(super) async fn answer(
         }
         Ok((response, connection, lease)) => {
             let unsized_body = response.body().size_hint().exact().is_none();
-            client
-                .ends_by_close
-                .set(version == Version::HTTP_10 && unsized_body);
+            let ends_by_close = version == Version::HTTP_10 && unsized_body;
+            client.progress.set_ends_by_close(ends_by_close);
             client.progress.app_answered(lease.cut_mark());
             pass_on(is_connect, response, (connection, lease), exchange)
         }
         Err(refusal) => {
             client.progress.app_is_not_awaited();
-            client.ends_by_close.set(false);
+            client.progress.set_ends_by_close(false);
             exchange.refused(refusal);
             let form = Form::wanted(accept.as_ref());
             refuse(&client, (refusal, form), is_head, exchange)

@@ -5,6 +5,7 @@
 
 use super::guard::{Guard, Verdict};
 use super::progress::{Progress, Upload};
+use super::trustee::Slot;
 use hyper::body::{Buf, Bytes};
 use rustix::net::{AddressFamily, RecvFlags, getsockname};
 use std::io;
@@ -65,6 +66,13 @@ impl Socket {
         match self {
             Self::Unix(_) => Ok(Peer::Local),
             Self::Tcp(stream) => Ok(Peer::Ip(stream.peer_addr()?.ip().to_canonical())),
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -143,6 +151,8 @@ const POISON: &[u8] = b"\0\n\r\n\r\n";
 /// What hyper reads and writes of a client.
 #[derive(Debug)]
 pub(super) struct ClientStream {
+    /// Before the socket: it is vacant before the fd is closed.
+    slot: Slot,
     socket: Socket,
     /// Read by an older front and not used there, or held back here.
     prefix: Bytes,
@@ -157,8 +167,17 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(super) fn new(socket: Socket, prefix: Bytes, progress: Rc<Progress>) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        prefix: Bytes,
+        progress: Rc<Progress>,
+        mut slot: Slot,
+    ) -> Self {
+        if prefix.is_empty() {
+            slot.settle();
+        }
         Self {
+            slot,
             socket,
             prefix,
             progress,
@@ -169,7 +188,7 @@ impl ClientStream {
         }
     }
 
-    /// The socket, and what hyper did not read yet of the prefix.
+    /// The socket, and what hyper did not read yet of the prefix. Its slot is vacant from now on.
     pub(super) fn into_parts(self) -> (Socket, Bytes) {
         (self.socket, self.prefix)
     }
@@ -180,6 +199,10 @@ impl ClientStream {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
+            if self.slot.is_settled() {
+                ready!(self.socket.poll_readable(cx))?;
+                self.slot.be_busy();
+            }
             return Pin::new(&mut self.socket).poll_read(cx, into);
         }
         let fits = self.prefix.len().min(into.remaining());
@@ -217,6 +240,18 @@ impl ClientStream {
         }
         self.check(before, into);
         Poll::Ready(Ok(()))
+    }
+
+    /// If every request that came is answered, and nothing else has come. Looked at where either may
+    /// have become true.
+    fn settle(&mut self) {
+        let is_clean = self.prefix.is_empty()
+            && self.poison.is_none()
+            && !(self.is_holding || self.is_impatient || self.slot.is_settled());
+        let heads = self.guard.whole_requests().filter(|_| is_clean);
+        if heads.is_some_and(|heads| self.progress.has_answered(heads)) {
+            self.slot.settle();
+        }
     }
 
     /// Takes back what must not pass of the bytes behind `before`.
@@ -262,7 +297,10 @@ impl AsyncRead for ClientStream {
         let before = into.filled().len();
         let polled = this.poll_read_checked(cx, into);
         match &polled {
-            Poll::Pending => this.progress.read_blocked(),
+            Poll::Pending => {
+                this.progress.read_blocked();
+                this.settle();
+            }
             Poll::Ready(Ok(())) if into.filled().len() > before => {
                 let bytes = into.filled().len().saturating_sub(before);
                 this.progress.read_some(bytes);
@@ -330,6 +368,7 @@ impl AsyncWrite for ClientStream {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
         this.progress.flushed();
+        this.settle();
         Poll::Ready(Ok(()))
     }
 

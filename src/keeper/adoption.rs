@@ -12,6 +12,7 @@ use super::upgrade::{IMAGE, Upgrade};
 use crate::api::ReloadOutcome;
 use crate::causes::chain;
 use crate::config::{AccessConfig, HttpConfig};
+use crate::id::FrontId;
 use crate::link::Cell;
 use crate::systemd::given::{self, Given};
 use crate::systemd::message_id;
@@ -51,6 +52,9 @@ pub struct Remembered {
     pub crews: Vec<RememberedCrew>,
     /// Fronts.
     pub fronts: Vec<RememberedFront>,
+    /// Fronts that are gone, and whose connections wait for the next.
+    #[serde(default)]
+    pub estates: Vec<FrontId>,
     /// Counters of the fronts that are gone.
     pub totals: Totals,
     /// The unit was being restarted.

@@ -4,10 +4,12 @@
 //! through a bounded queue of their own task; one that is full counts as a hung front.
 
 mod birth;
+mod estate;
 mod succession;
 mod wires;
 
 pub use birth::{Birth, FrontError};
+pub use estate::Bequest;
 
 use super::happening::Outbox;
 use super::lane_probe;
@@ -21,6 +23,7 @@ use crate::id::{FrontId, GenerationId};
 use crate::link::{self, Cell, FromFront, KeeperEnd, Link, Report, Target, ToFront};
 use crate::poll;
 use crate::systemd::message_id;
+use estate::Estate;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,6 +80,16 @@ pub struct RememberedFront {
     ends: Option<Moment>,
 }
 
+/// The kernel's side of a front.
+pub struct FrontFds {
+    /// Of its process.
+    pub pidfd: OwnedFd,
+    /// Our end.
+    pub link: OwnedFd,
+    /// None: of an older gapless.
+    pub bequest: Option<Bequest>,
+}
+
 struct Front {
     id: FrontId,
     pid: u32,
@@ -93,6 +106,8 @@ struct Front {
     ends: Option<Moment>,
     is_cut: bool,
     letters: mpsc::Sender<Letter>,
+    /// None: it is of an older gapless, and its connections die with it.
+    bequest: Option<Bequest>,
     /// None: adopted, and it has not spoken yet, so anything may be leased.
     report: Option<Report>,
     /// Its two tasks end with it.
@@ -104,6 +119,8 @@ pub struct Fronts {
     living: BTreeMap<FrontId, Front>,
     next: u64,
     cell: Cell,
+    /// Of fronts that died.
+    estates: BTreeMap<FrontId, Estate>,
     outbox: Outbox,
     /// Counters of the fronts that are gone.
     pub totals: Totals,
@@ -120,6 +137,7 @@ impl Fronts {
             living: BTreeMap::new(),
             next: 1,
             cell,
+            estates: BTreeMap::new(),
             outbox,
             totals,
         }
@@ -160,6 +178,7 @@ impl Fronts {
         let born = birth::bear(id, birth)?;
         stored::keep(&stored::of_front(id, "pidfd"), &born.child.pidfd);
         stored::keep(&stored::of_front(id, "link"), &born.link);
+        born.bequest.keep(id);
         let (pid, lanes) = (born.child.pid, born.lanes);
         tracing::info!(name: message_id::FRONT_STARTED.name, front = %id, pid, lanes, "{id} started");
         let remembered = RememberedFront {
@@ -173,7 +192,12 @@ impl Fronts {
             ends: None,
         };
         let report = Some(Report::default());
-        self.attach(remembered, pid, born.child.pidfd, born.link, report)
+        let fds = FrontFds {
+            pidfd: born.child.pidfd,
+            link: born.link,
+            bequest: Some(born.bequest),
+        };
+        self.attach(remembered, pid, fds, report)
             .map_err(|error| birth.failed(error))?;
         Ok(id)
     }
@@ -186,21 +210,24 @@ impl Fronts {
         &mut self,
         remembered: RememberedFront,
         pid: u32,
-        pidfd: OwnedFd,
-        link: OwnedFd,
+        fds: FrontFds,
     ) -> io::Result<()> {
         tracing::info!(name: message_id::ADOPTED.name, front = %remembered.id, pid, "{} adopted", remembered.id);
-        self.attach(remembered, pid, pidfd, link, None)
+        self.attach(remembered, pid, fds, None)
     }
 
     fn attach(
         &mut self,
         remembered: RememberedFront,
         pid: u32,
-        pidfd: OwnedFd,
-        link: OwnedFd,
+        fds: FrontFds,
         report: Option<Report>,
     ) -> io::Result<()> {
+        let FrontFds {
+            pidfd,
+            link,
+            bequest,
+        } = fds;
         let RememberedFront {
             id,
             stage,
@@ -231,6 +258,7 @@ impl Fronts {
             ends,
             is_cut: false,
             letters,
+            bequest,
             report,
             _tasks: tasks,
         };
@@ -320,6 +348,7 @@ impl Fronts {
         for old in older {
             self.retire(old, id, now);
         }
+        self.pass_estates_on();
         true
     }
 
@@ -357,6 +386,7 @@ impl Fronts {
 
     /// Stop accepting, finish, end.
     pub fn drain(&mut self) {
+        self.forget_estates();
         for id in self.ids() {
             if let Some(front) = self.living.get_mut(&id) {
                 front.stage = Stage::Draining;
@@ -403,25 +433,36 @@ impl Fronts {
         }
     }
 
-    /// The process is gone; its counters are added to the totals. Says whether it was to serve.
-    pub fn exited(&mut self, id: FrontId, runtime_directory: &Path) -> Option<Exited> {
+    /// The process is gone; its counters are added to the totals. Says whether it was to serve. Unless
+    /// gapless `stops`, others get what it left.
+    pub fn exited(
+        &mut self,
+        id: FrontId,
+        runtime_directory: &Path,
+        stops: bool,
+        now: Moment,
+    ) -> Option<Exited> {
         let front = self.living.remove(&id)?;
         lane_probe::forget(runtime_directory, id, front.lanes);
         stored::forget(&stored::of_front(id, "pidfd"));
         stored::forget(&stored::of_front(id, "link"));
         let was_wanted = front.is_current();
+        let left = self.left_behind(id, front.bequest, stops, now);
         let report = front.report.unwrap_or_default();
         // A tunnel broke off as a request does.
-        let in_flight = if was_wanted || front.is_cut {
-            report.in_flight.saturating_add(report.tunnels)
-        } else {
-            0
+        let in_flight = match left {
+            Some(left) if !(front.is_cut || stops) => left.busy.saturating_add(report.tunnels),
+            Some(_) | None if was_wanted || front.is_cut => {
+                report.in_flight.saturating_add(report.tunnels)
+            }
+            Some(_) | None => 0,
         };
         self.totals.bury(&report.counters, in_flight);
         Some(Exited {
             was_wanted,
             born: front.born,
             in_flight,
+            settled: left.unwrap_or_default().settled,
         })
     }
 
@@ -430,6 +471,10 @@ impl Fronts {
         for id in self.living.keys() {
             stored::forget(&stored::of_front(*id, "pidfd"));
             stored::forget(&stored::of_front(*id, "link"));
+            estate::forget(*id);
+        }
+        for id in self.estates() {
+            estate::forget(id);
         }
     }
 
@@ -473,6 +518,7 @@ impl Fronts {
                 pid: front.pid,
                 state: front.stage.word().into(),
                 connections: report.connections,
+                settled: report.settled,
                 tunnels: report.tunnels,
                 in_flight: report.in_flight,
                 held: report.held,
@@ -550,6 +596,8 @@ pub struct Exited {
     pub was_wanted: bool,
     /// When it was born.
     pub born: Moment,
-    /// Requests and tunnels that were in flight at its last report.
+    /// Requests and tunnels that ended with it: busy slots, or else those of its last report.
     pub in_flight: u64,
+    /// Connections that go on.
+    pub settled: u64,
 }

@@ -128,6 +128,9 @@ pub struct Report {
     pub leases: BTreeMap<GenerationId, u64>,
     /// Open client connections.
     pub connections: u64,
+    /// Those of them that would live on if the front died. Absent from fronts that keep none.
+    #[serde(default)]
+    pub settled: u64,
     /// Those of them that switched protocols. Absent from fronts that know no tunnels.
     #[serde(default)]
     pub tunnels: u64,

@@ -93,7 +93,11 @@ impl AsFd for Seqpacket {
     }
 }
 
-fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends now or says `WouldBlock`, on a socket that no runtime knows.
+///
+/// # Errors
+/// As sendmsg(2); EPIPE when the other end is gone.
+pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {

@@ -35,6 +35,10 @@ pub enum Orphaned {
 pub const LINK: &str = "link";
 /// Name of the fd with the settings.
 pub const SETTINGS: &str = "settings";
+/// Name of the memfd with the front's slots.
+pub const SLOTS: &str = "slots";
+/// Name of the socket by which the front's trustee passes connections on.
+pub const ESTATE: &str = "estate";
 /// Name of the listening sockets that clients connect to.
 pub const HTTP: &str = "http";
 /// Name of the unix listening sockets on which the keeper asks a lane whether it lives; one per

@@ -8,6 +8,7 @@ use libsystemd::activation;
 use listenfd::ListenFd;
 use rustix::io::{dup, fcntl_dupfd_cloexec};
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -141,26 +142,40 @@ pub(crate) fn place(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
         .ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
+/// Every open fd from 3 on, by its number.
+///
+/// Only where the table of fds has become this process's own by the end of the process that it
+/// shared it with, and none of them is owned here yet.
+pub(crate) fn take_over() -> BTreeMap<RawFd, OwnedFd> {
+    let open = open_numbers(|fd| fd >= FIRST_FD).into_iter();
+    open.filter(|fd| is_open(*fd))
+        .map(|fd| (fd, own(fd)))
+        .collect()
+}
+
 fn is_open(fd: RawFd) -> bool {
     let path = std::path::Path::new("/proc/self/fd").join(fd.to_string());
     path.symlink_metadata().is_ok()
 }
 
 fn close_open(which: impl Fn(RawFd) -> bool) {
-    let place = std::path::Path::new("/proc/self/fd");
-    let Ok(entries) = place.read_dir() else {
-        return;
-    };
-    // To the end before the first is closed: the directory being read has an fd, too.
-    let numbers: Vec<RawFd> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| which(*fd))
-        .collect();
-    for fd in numbers {
+    for fd in open_numbers(which) {
         if is_open(fd) {
             drop(own(fd));
         }
     }
+}
+
+/// To the end before the first is used: the directory being read has an fd, too.
+fn open_numbers(which: impl Fn(RawFd) -> bool) -> Vec<RawFd> {
+    let place = std::path::Path::new("/proc/self/fd");
+    let Ok(entries) = place.read_dir() else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| which(*fd))
+        .collect()
 }
 
 #[expect(
@@ -171,7 +186,8 @@ fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the fd is open (in `take` libsystemd has just set a flag on it, in `close_open` and
     // `place` it has just been seen in /proc), and nobody else owns it: it was opened before this
     // process began (in `place`, those of our own are numbered past what is closed), and each
-    // function runs before this process opens an fd of its own; `listenfd`
+    // function runs before this process opens an fd of its own, `take_over` when whoever opened
+    // them is gone; `listenfd`
     // hands out each number once and removes LISTEN_FDS.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

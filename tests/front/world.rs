@@ -1,6 +1,7 @@
 //! Fronts on threads, a keeper's end of their links, apps of a few lines, and strict raw clients.
 
 use gapless::config::{AccessConfig, AccessWanted, HttpConfig};
+use gapless::front::trustee::Trustee;
 use gapless::front::{self, FrontError, FrontFds};
 use gapless::id::{FrontId, GenerationId, Slot};
 use gapless::link::{
@@ -112,6 +113,7 @@ impl Front {
             link: front,
             listeners: vec![port.listener.try_clone().unwrap().into()],
             probes: probes.into_iter().map(OwnedFd::from).collect(),
+            trustee: Trustee::default(),
         };
         let thread = std::thread::spawn(move || front::run(fds, settings, None));
         let mut front = Self {

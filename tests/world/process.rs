@@ -160,6 +160,12 @@ fn has_mark(pid: u32, mark: &str) -> Option<bool> {
 }
 
 /// None for one that is gone or waits to be reaped.
+impl Seen {
+    pub fn is_front(&self) -> bool {
+        self.command == "gapless front"
+    }
+}
+
 pub fn see(pid: u32) -> Option<Seen> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(") ")?;

@@ -711,6 +711,13 @@ impl Service {
         all.extend(pids.into_iter().filter_map(process::see));
         all.sort();
         all.dedup();
+        // Trustees belong to their fronts; one that outlives its front is seen.
+        let fronts: Vec<u32> = all
+            .iter()
+            .filter(|it| it.is_front())
+            .map(|it| it.pid)
+            .collect();
+        all.retain(|it| !(it.is_front() && fronts.contains(&it.parent)));
         all
     }
 

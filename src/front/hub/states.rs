@@ -62,6 +62,7 @@ impl States {
                 *sum = sum.saturating_add(*leases);
             }
             total.connections = total.connections.saturating_add(report.connections);
+            total.settled = total.settled.saturating_add(report.settled);
             total.tunnels = total.tunnels.saturating_add(report.tunnels);
             total.held = total.held.saturating_add(report.held);
             total.in_flight = total.in_flight.saturating_add(report.in_flight);

@@ -5,6 +5,7 @@ use super::super::accept::{self, Listener};
 use super::super::access::Lines;
 use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
+use crate::front::trustee::Slots;
 use crate::link::FrontSettings;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -30,7 +31,7 @@ impl LaneThread {
         settings: &FrontSettings,
         listeners: &[OwnedFd],
         probes: Vec<OwnedFd>,
-        stdout: Option<&Lines>,
+        (stdout, slots): (Option<&Lines>, Slots),
         events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Self>, FrontError> {
         let lanes = probes.len();
@@ -39,7 +40,7 @@ impl LaneThread {
             let copies = copies_of(listeners)?;
             let (settings, events) = (settings.clone(), events.clone());
             let shared = (Arc::clone(&addresses), stdout.cloned());
-            let lane = move || Lane::new(number, lanes, &settings, shared, events);
+            let lane = move || Lane::new((number, lanes), &settings, shared, slots, events);
             Self::start(number, lane, (copies, probe))
         });
         started.collect()

@@ -1,12 +1,13 @@
 //! Starting the process of a front.
 
+use super::estate::Bequest;
 use crate::config::{AccessConfig, HttpConfig};
 use crate::exec::OWN_IMAGE;
 use crate::id::FrontId;
 use crate::keeper::lane_probe;
 use crate::keeper::plan::Moment;
 use crate::keeper::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
-use crate::link::settings::{HTTP, LINK, PROBE, SETTINGS};
+use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
 use crate::link::{self, FrontSettings, Orphaned};
 use std::ffi::OsString;
 use std::io;
@@ -56,11 +57,12 @@ impl Birth<'_> {
     }
 }
 
-/// A process and our end of its link.
+/// A process, our end of its link, and what it would leave.
 pub(super) struct Born {
     pub child: Child,
     pub link: OwnedFd,
     pub lanes: usize,
+    pub bequest: Bequest,
 }
 
 pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
@@ -69,7 +71,9 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
     let probes = lane_probe::listen(birth.runtime_directory, id, lanes).map_err(prepare)?;
     let (link, theirs) = link::pair().map_err(prepare)?;
     let settings = settings_fd(id, birth).map_err(prepare)?;
+    let (bequest, estate) = Bequest::new().map_err(prepare)?;
     let mut fds = vec![(LINK, theirs.as_fd()), (SETTINGS, settings.as_fd())];
+    fds.extend([(SLOTS, bequest.slots().as_fd()), (ESTATE, estate.as_fd())]);
     fds.extend(birth.listeners.iter().map(|fd| (HTTP, fd.as_fd())));
     fds.extend(probes.iter().map(|fd| (PROBE, fd.as_fd())));
     let child = spawn::spawn(&Spawn {
@@ -81,7 +85,12 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
         cgroup: birth.cgroup,
         orphan: Orphan::LivesOn,
     })?;
-    Ok(Born { child, link, lanes })
+    Ok(Born {
+        child,
+        link,
+        lanes,
+        bequest,
+    })
 }
 
 fn lanes(http: &HttpConfig) -> usize {

@@ -279,6 +279,11 @@ fn of_connections(totals: &Totals, fronts: &[FrontStatus]) -> Vec<Family> {
             sum(|front| front.connections),
         ),
         gauge(
+            "connections_settled",
+            "Open client connections that would live on if their front died",
+            sum(|front| front.settled),
+        ),
+        gauge(
             "tunnels",
             "Open client connections that switched protocols",
             sum(|front| front.tunnels),

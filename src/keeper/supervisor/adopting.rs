@@ -1,11 +1,11 @@
 //! To start is to adopt what runs.
 
-use super::Keeper;
+use super::{Keeper, now};
 use crate::id::GenerationId;
 use crate::id::Slot;
 use crate::keeper::adoption::{Kept, Remembered};
 use crate::keeper::crew::Crew;
-use crate::keeper::fronts::RememberedFront;
+use crate::keeper::fronts::{Bequest, FrontFds, RememberedFront};
 use crate::keeper::plan::Event;
 use crate::keeper::stored;
 use crate::systemd::given;
@@ -42,6 +42,10 @@ impl Keeper {
         for front in remembered.fronts {
             self.take_up_front(front, kept);
         }
+        for id in remembered.estates {
+            let mut take = |name: &str| kept.take(name);
+            self.fronts.take_up_estate(id, &mut take, now());
+        }
         for crew in remembered.crews {
             let id = crew.id;
             let (crew, dead) = Crew::adopt(crew, &self.yard, &mut |name| kept.take(name));
@@ -59,14 +63,21 @@ impl Keeper {
             kept.take(&stored::of_front(id, "pidfd")),
             kept.take(&stored::of_front(id, "link")),
         );
+        let bequest = Bequest::take(id, &mut |name| kept.take(name));
         let alive = pidfd.and_then(|pidfd| Some((given::pid_of_pidfd(&pidfd)?, pidfd)));
         let (Some((pid, pidfd)), Some(link)) = (alive, link) else {
             tracing::warn!(front = %id, "{id} ended while no keeper was watching");
             stored::forget(&stored::of_front(id, "pidfd"));
             stored::forget(&stored::of_front(id, "link"));
+            self.fronts.take_up_bequest(id, bequest, now());
             return;
         };
-        if let Err(error) = self.fronts.adopt(front, pid, pidfd, link) {
+        let fds = FrontFds {
+            pidfd,
+            link,
+            bequest,
+        };
+        if let Err(error) = self.fronts.adopt(front, pid, fds) {
             tracing::error!(front = %id, %error, "{id} not adopted: {error}");
         }
     }
@@ -118,7 +129,8 @@ impl Keeper {
             .status()
             .into_iter()
             .map(|front| front.id.to_string());
-        let known: BTreeSet<String> = crews.chain(fronts).collect();
+        let estates = self.fronts.estates().map(|id| id.to_string());
+        let known: BTreeSet<String> = crews.chain(fronts).chain(estates).collect();
         for name in group.children() {
             if !known.contains(&name) {
                 tracing::warn!(
@@ -143,6 +155,7 @@ impl Keeper {
             access: self.access,
             crews: self.crews.values().map(Crew::remember).collect(),
             fronts: self.fronts.remember(),
+            estates: self.fronts.estates().collect(),
             totals: self.fronts.totals.clone(),
             released: self.released,
             last_outcome: self.last_outcome.clone(),

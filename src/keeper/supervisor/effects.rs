@@ -329,11 +329,13 @@ impl Keeper {
     }
 
     pub(super) fn front_exited(&mut self, id: FrontId, ending: Ending) {
-        let Some(exited) = self.fronts.exited(id, &self.options.runtime_directory) else {
+        let stops = self.plan.is_stopping();
+        let directory = &self.options.runtime_directory;
+        let Some(exited) = self.fronts.exited(id, directory, stops, now()) else {
             return;
         };
-        if let Some(group) = &self.group {
-            group.discard(&id.to_string());
+        if exited.settled == 0 || stops {
+            self.discard_front(id);
         }
         if self.plan.is_stopping() {
             if self.fronts.is_empty() {
@@ -346,7 +348,7 @@ impl Keeper {
             return;
         }
         self.fronts.totals.front_deaths += 1;
-        tracing::error!(name: message_id::FRONT_DIED.name, front = %id, why = %ending, lost = exited.in_flight, "{id} {ending}, starting another front; the app goes on");
+        tracing::error!(name: message_id::FRONT_DIED.name, front = %id, why = %ending, lost = exited.in_flight, settled = exited.settled, "{id} {ending}, {} connections of it go on and {} are lost, starting another front; the app goes on", exited.settled, exited.in_flight);
         if self.fronts.has_any_current() {
             return;
         }
@@ -356,6 +358,20 @@ impl Keeper {
         } else {
             self.young_fronts = 0;
             self.bear_front();
+        }
+    }
+
+    fn discard_front(&self, id: FrontId) {
+        if let Some(group) = &self.group {
+            group.discard(&id.to_string());
+        }
+    }
+
+    /// Their trustees live in the groups of the dead fronts.
+    pub(super) fn close_estates(&mut self) {
+        for id in self.fronts.close_estates(now()) {
+            self.discard_front(id);
+            self.is_dirty = true;
         }
     }
 

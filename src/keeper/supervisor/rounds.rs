@@ -35,6 +35,7 @@ impl Keeper {
         self.tell_dropped_entries();
         // What they use is known to them alone.
         self.fronts.ask();
+        self.close_estates();
         while self.probing.try_join_next().is_some() {}
         if !self.probing.is_empty() {
             return;

@@ -1,0 +1,169 @@
+//! The trustee of a front: a process with the same table of fds, which outlives it by a moment.
+//!
+//! It sleeps until the front is dead. Then the fds are its own: it resets the connections that were
+//! busy, closes what is of no use, and passes the settled ones on, as a parcel, to whoever reads the
+//! estate; see "The estate of a front" in ARCHITECTURE.md.
+
+mod shared;
+mod slots;
+
+pub(super) use slots::{Slot, Slots};
+
+use super::parcel::{self, Parked};
+use crate::link::seqpacket;
+use crate::systemd::given;
+use hyper::body::Bytes;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_open, waitid,
+};
+use slots::Left;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// The next front is there within moments, unless none can be started. Then the clients should know.
+const TAKEN_WITHIN: Timespec = Timespec {
+    tv_sec: 60,
+    tv_nsec: 0,
+};
+
+/// As for any parcel: what is in flight becomes less, and nobody tells us.
+const FLIGHT_DELAY: Duration = Duration::from_millis(20);
+
+/// Of [`FLIGHT_DELAY`].
+const FLIGHT_TRIES: u32 = 3000;
+
+/// The trustee of this process, if it has one.
+#[derive(Debug, Default)]
+pub struct Trustee {
+    pub(super) slots: Slots,
+    pid: Option<Pid>,
+}
+
+impl Trustee {
+    /// This front ends on purpose, and leaves nothing.
+    pub(super) fn dismiss(self) {
+        let Some(pid) = self.pid else { return };
+        // However it ended: it is gone.
+        let _killed = kill_process(pid, Signal::KILL);
+        let _reaped = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+    }
+}
+
+/// Starts the trustee of this process. `estate` is where it
+/// passes connections on.
+///
+/// Only before this process has a second thread.
+///
+/// # Errors
+/// What is missing is only this: the front serves, and its connections would die with it.
+pub fn appoint(slots: &OwnedFd, estate: OwnedFd) -> io::Result<Trustee> {
+    super::descriptors::raise();
+    let slots = Slots::map(slots)?;
+    let front = pidfd_open(getpid(), PidfdFlags::empty())?;
+    // Both stay open as long as the table lives: the trustee knows them by their numbers.
+    let (front, estate) = (front, estate.into_raw_fd());
+    let mut before = SigSet::empty();
+    pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )?;
+    let started = shared::beside(&|| serve(front.as_fd(), estate, slots));
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    let pid = started?;
+    let _stays_open = front.into_raw_fd();
+    Ok(Trustee { slots, pid })
+}
+
+/// All that the trustee does. What fails here costs connections of a front that is dead, and there is
+/// nobody to tell.
+fn serve(front: BorrowedFd<'_>, estate: RawFd, slots: Slots) {
+    // What ends the session of a front is not meant for the trustee.
+    let _own_session = rustix::process::setsid();
+    let _named = rustix::thread::set_name(c"gapless-trustee");
+    if await_end(front).is_err() {
+        return;
+    }
+    let mut all = given::take_over();
+    let Some(estate) = all.remove(&estate) else {
+        return;
+    };
+    let mut settled = VecDeque::new();
+    for (number, fd) in all {
+        match slots.left(number) {
+            Left::Vacant => {}
+            // An answer that only the close ends must not look whole.
+            Left::Busy => drop(set_socket_linger(&fd, Some(Duration::ZERO))),
+            Left::Settled(introduced) => settled.push_back(Parked {
+                fd,
+                bytes: Bytes::new(),
+                introduced,
+            }),
+        }
+    }
+    drop(pass_on(settled, &estate));
+}
+
+fn await_end(front: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(front, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits for whoever takes it; ends when the other end is gone.
+fn pass_on(mut settled: VecDeque<Parked>, estate: &OwnedFd) -> io::Result<()> {
+    while !settled.is_empty() {
+        let (message, count) = parcel::pack(&settled)?;
+        let fds: Vec<BorrowedFd<'_>> = settled
+            .iter()
+            .take(count)
+            .map(|one| one.fd.as_fd())
+            .collect();
+        send(estate, &message, &fds)?;
+        settled.drain(..count);
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when fewer fds are in flight, and nothing else is to be done here"
+)]
+fn send(estate: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let Err(error) = seqpacket::send_now(estate.as_fd(), message, fds) else {
+            return Ok(());
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN) => await_room(estate)?,
+            Some(Errno::INTR) => {}
+            Some(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) if tries < FLIGHT_TRIES => {
+                tries += 1;
+                std::thread::sleep(FLIGHT_DELAY);
+            }
+            Some(_) | None => return Err(error),
+        }
+    }
+}
+
+fn await_room(estate: &OwnedFd) -> io::Result<()> {
+    match poll(
+        &mut [PollFd::new(estate, PollFlags::OUT)],
+        Some(&TAKEN_WITHIN),
+    ) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
