@@ -14,7 +14,7 @@
 mod world;
 
 use gapless::api::FrontStatus;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -204,4 +204,29 @@ fn an_heir_that_dies_too_and_a_keeper_that_dies_with_it_cost_no_settled_connecti
         let own = format!("gapless-{}-", heir.id);
         of_fronts.all(|name| name.starts_with(&own)).then_some(())
     });
+}
+
+/// The socket that they pass holds fewer than 3,000.
+#[test]
+fn more_connections_than_wait_in_a_socket_go_to_the_next_front() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, all).unwrap();
+    let _alone = alone();
+    let service = Service::probe(&version("v1"), QUICK, "");
+    let mut clients: Vec<_> = (0..4000).map(|_| connect(&service)).collect();
+    let front = serving(&service, 0, 4000);
+    service.until("connections_settled", &[], 4000.0);
+    assert!(process::end(front.pid, Signal::KILL));
+    let next = serving(&service, front.id.0, 4000);
+    assert!(next.id > front.id);
+    for stream in clients.iter_mut().step_by(40) {
+        ask(stream, &get("/pid"));
+        assert!(answer(stream).starts_with("HTTP/1.1 200 "));
+    }
+    service.until("connections", &[], 4000.0);
+    assert_eq!(service.status().requests.lost, 0);
 }
