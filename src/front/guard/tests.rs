@@ -179,3 +179,26 @@ proptest! {
         Guard::new().check(&bytes);
     }
 }
+
+#[test]
+fn requests_are_whole_only_between_the_last_byte_of_one_and_the_first_of_the_next() {
+    let mut guard = Guard::new();
+    let parts: [(&[u8], Option<u64>); 9] = [
+        (b"", Some(0)),
+        (b"G", None),
+        (b"ET / HTTP/1.1\r\nHost: t\r\n\r", None),
+        (b"\n", Some(1)),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na", None),
+        (b"b", Some(2)),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+            None,
+        ),
+        (b"\r\nGET / HTTP/1.1\r\n\r\n", Some(4)),
+        (b"\r", None),
+    ];
+    for (bytes, whole) in parts {
+        assert_eq!(guard.check(bytes), Verdict::Pass);
+        assert_eq!(guard.whole_requests(), whole, "after {bytes:?}");
+    }
+}
