@@ -199,6 +199,7 @@ fn killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice(container:
         .expect_nothing_closed()
         .expect_no_stall_beyond(STALL_MAX);
     assert_eq!(container.worker_pids(), app);
+    let idle = container.load(&["--clients", "0", "--idle", "200"]);
     let front = wait_settled(container).fronts[0].pid;
     container.kill("KILL", front);
     eventually("the next front serves", SOON, || {
@@ -209,6 +210,7 @@ fn killed_keepers_and_fronts_are_replaced_and_the_app_does_not_notice(container:
             .any(|next| next.pid != front)
             .then_some(())
     });
+    idle.finish().expect_nothing_lost().expect_nothing_closed();
     assert_eq!(
         (the_version(container).as_str(), container.worker_pids()),
         ("v1", app)
