@@ -7,6 +7,7 @@
 mod arguments;
 mod check;
 mod client;
+mod deploy;
 mod exec;
 mod exit;
 mod front;
@@ -14,17 +15,21 @@ mod handover;
 mod instance;
 mod log_level;
 mod output;
+mod progress;
+mod releases;
 mod reload;
+mod rollback;
 mod run;
 mod serve;
 mod status;
 mod sweep;
 
 pub use arguments::{
-    CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs, ServeArgs,
-    StatusArgs, SweepArgs,
+    CheckArgs, Cli, Command, DeployArgs, HandoverArgs, LogLevelArgs, ReleasesArgs, ReloadArgs,
+    RollbackArgs, RunArgs, ServeArgs, StatusArgs, SweepArgs,
 };
 pub use client::ClientError;
+pub use deploy::DeployError;
 pub use exit::Exit;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
@@ -96,6 +101,9 @@ pub enum CliError {
     /// The instance does not answer as it should.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nothing was deployed.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
 }
 
 impl CliError {
@@ -114,6 +122,7 @@ impl CliError {
             CliError::Config(_) => Exit::ConfigInvalid,
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
+            CliError::Deploy(error) => error.exit(),
         }
     }
 }
@@ -154,6 +163,9 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Serve(args) => serve::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
+        Command::Releases(args) => releases::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

@@ -7,7 +7,7 @@ use crate::config::{
     LimitsConfig, Listen, LogConfig, ProxyProtocol, RestartConfig,
 };
 use anstyle::{AnsiColor, Style};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Starts nothing and asks nobody.
@@ -117,6 +117,8 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
             "[app] watchdog",
             app.watchdog.map_or_else(|| "none".to_owned(), duration),
         ),
+        ("[app] shared", or_none(&names_of(&app.shared))),
+        ("[app] keep", app.keep.to_string()),
         (
             "[health] path",
             or_none(health.path.as_deref().unwrap_or_default()),
@@ -183,6 +185,14 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
             log.app_lines_per_second_max.to_string(),
         ),
     ]
+}
+
+fn names_of(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    names.join(", ")
 }
 
 fn or_none(text: &str) -> String {

@@ -5,25 +5,34 @@
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
-use crate::api::{LevelInUse, Released, ReloadOutcome, Status};
+use crate::api::{LevelInUse, Released, ReloadOutcome, Status, Step};
 use crate::config;
+use crate::release::ReleaseId;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{self, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body_util::Channel;
+use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// File name of the socket in the runtime directory.
 pub const SOCKET: &str = "control.sock";
 
 /// Content-Type of `/metrics`.
 pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Of a deploy there are never more.
+const STEPS: usize = 8;
+
+const JSON_LINES: &str = "application/jsonl; charset=utf-8";
 
 /// A question and where the answer goes. A dropped answer means that the keeper is ending.
 #[derive(Debug)]
@@ -36,6 +45,8 @@ pub enum Asked {
     Metrics(oneshot::Sender<String>),
     /// `POST /reload`
     Reload(oneshot::Sender<ReloadOutcome>),
+    /// `POST /deploy/ID`
+    Deploy(ReleaseId, mpsc::Sender<Step>),
     /// `POST /log-level/LEVEL`
     LogLevel(String, oneshot::Sender<LevelInUse>),
     /// `POST /release`: the unit is being restarted, be ready to be replaced.
@@ -102,6 +113,7 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
+        .route("/deploy/{id}", post(deploy))
         .route("/log-level/{level}", post(log_level))
         .route("/release", post(release))
         .with_state(outbox);
@@ -123,6 +135,41 @@ async fn metrics(State(outbox): State<Outbox>) -> Response {
 
 async fn reload(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::Reload).await)
+}
+
+/// The answer grows as the deploy goes on: a line of JSON for each step.
+async fn deploy(
+    State(outbox): State<Outbox>,
+    extract::Path(id): extract::Path<String>,
+) -> Response {
+    let id = match id.parse::<ReleaseId>() {
+        Ok(id) => id,
+        Err(error) => {
+            let why = format!("{id:?} is no name of a release: {error}\n");
+            return (StatusCode::BAD_REQUEST, why).into_response();
+        }
+    };
+    let (steps, taken) = mpsc::channel(STEPS);
+    outbox.put(Happening::Asked(Asked::Deploy(id, steps))).await;
+    let (sender, body) = Channel::<Bytes, Infallible>::new(STEPS);
+    tokio::spawn(pass_on(taken, sender));
+    ([(header::CONTENT_TYPE, JSON_LINES)], Body::new(body)).into_response()
+}
+
+/// Until the last step, or until nobody listens any more.
+async fn pass_on(
+    mut steps: mpsc::Receiver<Step>,
+    mut body: http_body_util::channel::Sender<Bytes, Infallible>,
+) {
+    while let Some(step) = steps.recv().await {
+        let Ok(mut line) = serde_json::to_vec(&step) else {
+            return;
+        };
+        line.push(b'\n');
+        if body.send_data(line.into()).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn release(State(outbox): State<Outbox>) -> Response {

@@ -11,7 +11,7 @@ mod rounds;
 
 pub use birth::run;
 
-use reloading::{Untold, Waiter};
+use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
 use super::adoption::{self};
 use super::cgroup::OwnGroup;
@@ -29,16 +29,17 @@ use super::state::StateFile;
 use super::yard::Yard;
 use crate::api::{LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
-use crate::config::{self, AccessConfig, ConfigSource, HttpConfig};
+use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
+use crate::release::Store;
 use crate::systemd::given::GivenError;
 use crate::systemd::journal::Level;
 use crate::systemd::{message_id, notify};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -75,6 +76,8 @@ pub struct Options {
     pub runtime_directory: PathBuf,
     /// For what survives a reboot.
     pub state_directory: Option<PathBuf>,
+    /// Where releases are; none: what the configuration names is all there is.
+    pub store: Option<Store>,
     /// Of our own log.
     pub level: Level,
 }
@@ -120,6 +123,7 @@ enum End {
 }
 
 /// Everything the keeper is.
+#[expect(clippy::struct_excessive_bools, reason = "each is a claim of its own")]
 pub(super) struct Keeper {
     options: Options,
     yard: Yard,
@@ -136,6 +140,9 @@ pub(super) struct Keeper {
     pub(super) crews: BTreeMap<GenerationId, Crew>,
     pub(super) fronts: Fronts,
     waiters: Vec<Waiter>,
+    finishing: Vec<Finishing>,
+    /// The configuration names nothing to run, and nothing is deployed.
+    has_nothing: bool,
     untold: VecDeque<Untold>,
     pub(super) last_outcome: Option<ReloadOutcome>,
     counter: Option<GenerationCounter>,
@@ -277,8 +284,11 @@ impl Keeper {
             Asked::Metrics(answer) => drop(answer.send(self.metrics())),
             Asked::Reload(answer) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by command");
-                let config = config::load(&self.options.source);
-                self.begin_generation(config, Some(answer));
+                self.begin_generation(&Wanted::Current, Some(Answer::Once(answer)));
+            }
+            Asked::Deploy(id, steps) => {
+                tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
+                self.begin_generation(&Wanted::Release(id), Some(Answer::Steps(steps)));
             }
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
@@ -352,6 +362,23 @@ impl Keeper {
 
     pub(super) fn name(&self) -> &str {
         &self.options.name
+    }
+
+    pub(super) fn state_directory(&self) -> Option<&Path> {
+        self.options.state_directory.as_deref()
+    }
+
+    /// Nothing runs because there is nothing to run.
+    pub(super) fn is_bare(&self) -> bool {
+        self.has_nothing && self.plan.is_idle() && !self.plan.is_stopping()
+    }
+
+    /// What a person types to change that.
+    pub(super) fn deploy_command(&self) -> String {
+        match self.name() {
+            "gapless" => "sudo gapless deploy ./myapp".into(),
+            name => format!("sudo gapless deploy ./myapp --name {name}"),
+        }
     }
 
     pub(super) fn began(&self) -> Moment {

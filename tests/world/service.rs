@@ -443,6 +443,7 @@ impl Service {
             ("STATE_DIRECTORY", directory("state")),
             ("CACHE_DIRECTORY", directory("cache")),
             ("CONFIGURATION_DIRECTORY", directory("etc")),
+            ("GAPLESS_STORE", directory("store")),
             (key, value.into()),
         ]
         .map(|(key, value): (&str, String)| (key.to_owned(), value))
@@ -605,13 +606,19 @@ impl Service {
 
     /// `gapless COMMAND NAME` as the unit's control commands are run.
     pub fn cli(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.command(arguments);
+        command.arg(&self.name);
+        process::run(command, Duration::from_secs(100))
+    }
+
+    /// `gapless ARGUMENTS` in the environment of the unit.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(gapless());
         command
             .args(arguments)
-            .arg(&self.name)
             .env_clear()
             .envs(self.unit_environment());
-        process::run(command, Duration::from_secs(100))
+        command
     }
 
     /// `gapless reload NAME`.
