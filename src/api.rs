@@ -161,6 +161,11 @@ pub struct ReloadOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
+    /// Its release command has done what it had to do.
+    Prepared {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
     /// Its workers are being started.
     Started {
         /// As which generation.

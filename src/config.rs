@@ -73,12 +73,15 @@ pub struct AppConfig {
     /// WATCHDOG_USEC for the app; none: the app is not watched.
     pub watchdog: Option<Duration>,
     /// The release of the store that this is; none: a directory that the file names. Absent from
-    /// what a keeper without it wrote down, as the next two are.
+    /// what a keeper without it wrote down, as the next three are.
     #[serde(default)]
     pub release: Option<String>,
     /// Directories that all releases share: links in each to the state directory.
     #[serde(default)]
     pub shared: Vec<PathBuf>,
+    /// Run once in each new release before its first start; none: nothing.
+    #[serde(default)]
+    pub release_command: Option<Vec<String>>,
     /// Releases that stay in the store.
     #[serde(default = "AppConfig::keep_by_default")]
     pub keep: u32,

@@ -216,6 +216,7 @@ fn the_packaged_configuration_shows_the_defaults() {
         "env",
         "watchdog",
         "shared",
+        "release_command",
         "path",
         "lanes",
         "connections_per_address_max",

@@ -84,6 +84,7 @@ fn shown_listen(listen: Listen) -> String {
 }
 
 /// Every other setting, in the order of the manual.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn settings(config: &Config) -> Vec<(&'static str, String)> {
     let Config {
         app,
@@ -118,6 +119,12 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
             app.watchdog.map_or_else(|| "none".to_owned(), duration),
         ),
         ("[app] shared", or_none(&names_of(&app.shared))),
+        (
+            "[app] release_command",
+            or_none(&shown_command(
+                app.release_command.as_deref().unwrap_or_default(),
+            )),
+        ),
         ("[app] keep", app.keep.to_string()),
         (
             "[health] path",

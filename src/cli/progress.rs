@@ -89,6 +89,7 @@ impl Story<'_> {
         };
         let took = self.last.elapsed();
         match step {
+            Step::Prepared { command } => tell("prepared", &command.join(" "), took),
             Step::Started {
                 generation,
                 workers,

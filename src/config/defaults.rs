@@ -25,6 +25,7 @@ impl AppConfig {
             watchdog: None,
             release: None,
             shared: Vec::new(),
+            release_command: None,
             keep: Self::keep_by_default(),
         }
     }

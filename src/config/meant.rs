@@ -208,6 +208,7 @@ impl Meaning<'_> {
             watchdog: self.optional(app.watchdog, &(SECOND..=HOUR), AsDuration),
             release: source.release.as_ref().map(|release| release.id.clone()),
             shared: self.shared(app.shared),
+            release_command: self.release_command(app.release_command),
             keep: self.number(app.keep, KEEP, AppConfig::keep_by_default()),
             ..default
         }
@@ -295,6 +296,23 @@ impl Meaning<'_> {
             }
         }
         shared
+    }
+
+    fn release_command(&mut self, written: Maybe<Vec<String>>) -> Option<Vec<String>> {
+        let placed = written?;
+        let is_whole = placed.value.iter().all(|part| !part.contains('\0'));
+        if is_whole
+            && placed
+                .value
+                .first()
+                .is_some_and(|program| !program.trim().is_empty())
+        {
+            return Some(placed.value);
+        }
+        let message = format!("{} names no program", placed.key);
+        let remedy = "name program and arguments: release_command = [\"bin/migrate\"]";
+        self.report(&placed, message, None, remedy.to_owned());
+        None
     }
 
     fn env(&mut self, written: BTreeMap<String, Placed<String>>) -> BTreeMap<String, String> {

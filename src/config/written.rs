@@ -71,6 +71,7 @@ pub struct AppWritten {
     pub stop: Maybe<Duration>,
     pub watchdog: Maybe<Duration>,
     pub shared: Maybe<Vec<String>>,
+    pub release_command: Maybe<Vec<String>>,
     pub keep: Maybe<i64>,
 }
 
@@ -236,6 +237,8 @@ impl AppWritten {
             stop: section.duration("stop", r#"stop = "10s""#),
             watchdog: section.duration("watchdog", r#"watchdog = "30s""#),
             shared: section.texts("shared", r#"shared = ["uploads"]"#),
+            release_command: section
+                .texts("release_command", r#"release_command = ["bin/migrate"]"#),
             keep: section.number("keep", "keep = 5"),
         }
     }

@@ -14,12 +14,13 @@ use axum::extract::{self, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::Channel;
-use std::convert::Infallible;
+use hyper::body::Frame;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -151,24 +152,29 @@ async fn deploy(
     };
     let (steps, taken) = mpsc::channel(STEPS);
     outbox.put(Happening::Asked(Asked::Deploy(id, steps))).await;
-    let (sender, body) = Channel::<Bytes, Infallible>::new(STEPS);
-    tokio::spawn(pass_on(taken, sender));
-    ([(header::CONTENT_TYPE, JSON_LINES)], Body::new(body)).into_response()
+    let body = Body::new(Lines(taken));
+    ([(header::CONTENT_TYPE, JSON_LINES)], body).into_response()
 }
 
-/// Until the last step, or until nobody listens any more.
-async fn pass_on(
-    mut steps: mpsc::Receiver<Step>,
-    mut body: http_body_util::channel::Sender<Bytes, Infallible>,
-) {
-    while let Some(step) = steps.recv().await {
-        let Ok(mut line) = serde_json::to_vec(&step) else {
-            return;
-        };
-        line.push(b'\n');
-        if body.send_data(line.into()).await.is_err() {
-            return;
-        }
+/// The steps of a deploy, a line for each. Dropped with its connection, so the keeper sees that
+/// nobody listens any more.
+struct Lines(mpsc::Receiver<Step>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = serde_json::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        self.0.poll_recv(cx).map(|step| {
+            let line = serde_json::to_vec(&step?).map(|mut line| {
+                line.push(b'\n');
+                Frame::data(line.into())
+            });
+            Some(line)
+        })
     }
 }
 

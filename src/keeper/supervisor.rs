@@ -5,6 +5,7 @@
 
 mod adopting;
 mod birth;
+mod deploying;
 mod effects;
 mod reloading;
 mod rounds;
@@ -141,6 +142,8 @@ pub(super) struct Keeper {
     pub(super) fronts: Fronts,
     waiters: Vec<Waiter>,
     finishing: Vec<Finishing>,
+    /// The process of a release command.
+    errand: Option<u32>,
     /// The configuration names nothing to run, and nothing is deployed.
     has_nothing: bool,
     untold: VecDeque<Untold>,
@@ -269,6 +272,7 @@ impl Keeper {
                 self.lanes_answered = now();
                 log_up("watchdog", notify::watchdog());
             }
+            Happening::ErrandEnded(ended) => self.errand_ended(ended),
             Happening::Reload => self.reload_by_signal(),
             Happening::Stop => self.stop(),
             Happening::ChildEnded => self.reap_orphans(),
@@ -288,7 +292,7 @@ impl Keeper {
             }
             Asked::Deploy(id, steps) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
-                self.begin_generation(&Wanted::Release(id), Some(Answer::Steps(steps)));
+                self.deploy(&id, steps);
             }
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
@@ -333,6 +337,7 @@ impl Keeper {
             .fronts
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
+            .chain(self.errand)
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {
             tracing::debug!(pid, why = %ending, "reaped an orphan");

@@ -109,6 +109,7 @@ impl Keeper {
             fronts: Fronts::new(outbox.clone(), Totals::beginning()),
             waiters: Vec::new(),
             finishing: Vec::new(),
+            errand: None,
             has_nothing: false,
             untold: VecDeque::new(),
             last_outcome: None,

@@ -6,8 +6,7 @@ use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::id::GenerationId;
-use crate::keeper::crew::Crew;
-use crate::keeper::plan::{Decision, Event, Moment, Phase, Why};
+use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
 use crate::release::{ReleaseId, Store, StoreError};
@@ -96,18 +95,18 @@ const SHARED: &str = "shared";
 
 /// Who waits for the decision about a generation.
 pub(super) struct Waiter {
-    generation: GenerationId,
+    pub(super) generation: GenerationId,
     asked: Moment,
-    answer: Answer,
+    pub(super) answer: Answer,
     /// Of its steps.
-    has_told_start: bool,
-    has_told_health: bool,
+    pub(super) has_told_start: bool,
+    pub(super) has_told_health: bool,
 }
 
 /// Who waits for those that were superseded.
 pub(super) struct Finishing {
-    generations: Vec<GenerationId>,
-    steps: mpsc::Sender<Step>,
+    pub(super) generations: Vec<GenerationId>,
+    pub(super) steps: mpsc::Sender<Step>,
 }
 
 /// A decided generation of which nobody was told yet.
@@ -251,7 +250,7 @@ impl Keeper {
         self.is_dirty = true;
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         verdict: Verdict,
         cause: String,
@@ -382,48 +381,6 @@ impl Keeper {
         }
     }
 
-    /// What there is to tell a deploy before and after its decision.
-    pub(super) fn tell_steps(&mut self) {
-        let (plan, crews) = (&self.plan, &self.crews);
-        for waiter in &mut self.waiters {
-            let Answer::Steps(steps) = &waiter.answer else {
-                continue;
-            };
-            let Some(generation) = plan.generation(waiter.generation) else {
-                continue;
-            };
-            let id = generation.id;
-            let (has_started, is_healthy) = progress(generation.phase);
-            if has_started && !std::mem::replace(&mut waiter.has_told_start, true) {
-                let workers = generation.terms.workers;
-                drop(steps.try_send(Step::Started {
-                    generation: id,
-                    workers,
-                }));
-            }
-            if is_healthy && !std::mem::replace(&mut waiter.has_told_health, true) {
-                let endpoints = crews.get(&id).map(Crew::endpoints).unwrap_or_default();
-                drop(steps.try_send(Step::Healthy {
-                    generation: id,
-                    endpoints,
-                }));
-            }
-        }
-        self.finishing.retain(|finishing| {
-            let mut all = finishing.generations.iter();
-            let is_draining = |id: &GenerationId| {
-                plan.generation(*id)
-                    .is_some_and(|it| it.phase.is_draining())
-            };
-            if all.any(is_draining) {
-                return true;
-            }
-            let generations = finishing.generations.clone();
-            drop(finishing.steps.try_send(Step::Drained { generations }));
-            false
-        });
-    }
-
     fn why_failed(&mut self, id: GenerationId, why: Why) -> String {
         let boot = self
             .plan
@@ -454,17 +411,6 @@ fn release_source(store: &Store, id: &ReleaseId) -> Result<ReleaseSource, StoreE
         directory: store.directory(id),
         command: manifest.and_then(|manifest| manifest.command),
     })
-}
-
-/// Whether its workers are started, and whether all are ready.
-fn progress(phase: Phase) -> (bool, bool) {
-    match phase {
-        Phase::Waiting | Phase::Stopping { .. } => (false, false),
-        Phase::Starting => (true, false),
-        Phase::Settling { .. } | Phase::Settled | Phase::Live | Phase::Draining { .. } => {
-            (true, true)
-        }
-    }
 }
 
 fn millis(time: Duration) -> u64 {

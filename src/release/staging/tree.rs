@@ -25,7 +25,7 @@ const ENTRIES_MAX: u64 = 500_000;
 /// Left free for whatever else is on the disk.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Below this nothing is a bomb.
-const BOMB_BYTES: u64 = 256 << 20;
+const BOMB_BYTES: u64 = 64 << 20;
 /// Text packs to a tenth, logs to a fiftieth.
 const BOMB_FACTOR: u64 = 200;
 
