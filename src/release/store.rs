@@ -278,15 +278,16 @@ impl Store {
     /// Moves `previous`, then `current`: at any moment both name what was live once.
     ///
     /// # Errors
-    /// [`StoreError`]; then `current` is as it was.
+    /// [`StoreError`]; `current` names the old or the new then.
     pub fn make_current(&self, id: &ReleaseId, unix_seconds: u64) -> Result<(), StoreError> {
-        self.mark(id, State::Healthy(unix_seconds))?;
         // A link that names nothing is as good as none.
         let old = self.current().unwrap_or(None);
         if let Some(old) = old.filter(|old| old != id) {
             self.link(PREVIOUS, &old)?;
         }
-        self.link(CURRENT, id)
+        self.link(CURRENT, id)?;
+        // Last, because it takes room on the disk.
+        self.mark(id, State::Healthy(unix_seconds))
     }
 
     fn link(&self, name: &str, id: &ReleaseId) -> Result<(), StoreError> {
