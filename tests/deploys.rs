@@ -560,3 +560,69 @@ fn only_so_many_releases_stay_and_nothing_of_the_others() {
     let kept = ["v4", "v4.json", "v5", "v5.json", "v6", "v6.json"];
     assert_eq!(site.releases(), kept);
 }
+
+#[test]
+fn a_deploy_goes_on_over_the_death_of_the_keeper() {
+    let mut site = Site::bare();
+    site.deploy("v1").expect_success();
+    let app = site.app("v2", "");
+    let text = fs::read_to_string(app.join("gapless.toml")).unwrap();
+    fs::write(
+        app.join("gapless.toml"),
+        text + "PROBE_BOOT_MS = \"1500\"\n",
+    )
+    .unwrap();
+    let mut deploy = site.begin(&["deploy", app.to_str().unwrap(), "--release", "v2"]);
+    let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+    let started = lines.any(|line| line.unwrap().contains("started"));
+    assert!(started);
+    site.service.kill_keeper();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(deploy.wait().unwrap().success(), "{rest:#?}");
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("asking the next keeper")),
+        "{rest:#?}"
+    );
+    assert_eq!(
+        (site.version().as_str(), site.current().as_deref()),
+        ("v2", Some("v2"))
+    );
+}
+
+#[test]
+fn the_service_can_read_what_a_careful_root_deploys() {
+    let site = Site::bare();
+    let app = site.app("v1", "");
+    fs::create_dir(app.join("public")).unwrap();
+    let mut deploy = Command::new("/bin/sh");
+    let gapless = site
+        .service
+        .command(&["deploy", app.to_str().unwrap(), "--release", "v1"]);
+    deploy
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(gapless.get_program());
+    deploy.args(gapless.get_args()).env_clear();
+    deploy.envs(
+        gapless
+            .get_envs()
+            .filter_map(|(key, value)| Some((key, value?))),
+    );
+    process::run(deploy, Duration::from_mins(1)).expect_success();
+    for (path, mode) in [
+        ("", 0o755),
+        ("incoming", 0o700),
+        ("lock", 0o600),
+        ("releases", 0o755),
+        ("releases/v1", 0o755),
+        ("releases/v1.json", 0o644),
+        ("releases/v1/public", 0o755),
+        ("releases/v1/gapless.toml", 0o644),
+    ] {
+        let found = fs::metadata(site.store().join(path))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o7777, mode, "{path}: {found:o}");
+    }
+}

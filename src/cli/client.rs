@@ -23,6 +23,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For answers that need no work.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// systemd starts the next keeper within milliseconds, on a busy machine within seconds.
+const BACK_LIMIT: Duration = Duration::from_secs(30);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
 /// A larger answer is none of a keeper's.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -202,6 +206,22 @@ impl Lines {
             source,
         })
     }
+}
+
+/// Blocks until somebody answers again, at most for a while.
+pub(super) fn wait_until_back(instance: &Instance) -> Result<(), ClientError> {
+    let ask = || ask_async(instance, Method::GET, "/status", Some(ANSWER_LIMIT));
+    let back = async {
+        // Nobody tells when the next keeper listens, and a dying one still takes connections.
+        while ask().await.is_err() {
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+    };
+    let waited = runtime()?.block_on(async { timeout(BACK_LIMIT, back).await });
+    waited.map_err(|_| ClientError::TimedOut {
+        what: "GET /status".to_owned(),
+        limit: BACK_LIMIT,
+    })
 }
 
 async fn next_line(body: &mut Incoming, rest: &mut Vec<u8>) -> Result<Option<String>, Broken> {

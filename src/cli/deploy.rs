@@ -10,10 +10,10 @@ use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::keeper::control;
 use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, Staged, StagingError};
-use crate::release::{LockError, Manifest, ReleaseId, State, Store, StoreError};
+use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rustix::fs::Gid;
+use rustix::fs::{Gid, Mode};
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub enum DeployError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Only root writes there.
+    #[error("not allowed: run this with sudo")]
+    NotAllowed(#[source] StoreError),
     /// What was given cannot be staged.
     #[error(transparent)]
     Staging(#[from] StagingError),
@@ -91,9 +94,7 @@ impl DeployError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Store(StoreError::Lock(LockError::Held { .. })) => Exit::Locked,
-            Self::Store(
-                StoreError::Io { source, .. } | StoreError::Lock(LockError::Io { source, .. }),
-            ) if source.kind() == io::ErrorKind::PermissionDenied => Exit::NotAllowed,
+            Self::NotAllowed(_) => Exit::NotAllowed,
             Self::Staging(_)
             | Self::Detection(_)
             | Self::Config(_)
@@ -111,10 +112,8 @@ impl DeployError {
 /// Blocks until it is decided.
 pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let store = instance::store(&args.name);
-    store.create().map_err(DeployError::from)?;
     let what = format!("gapless deploy {}", args.path.display());
-    let lock = store.lock(&who(&what)).map_err(DeployError::from)?;
+    let (store, lock) = open(&args.name, &what)?;
     let (instance, before) = running(&args.name)?;
     let id = match &args.release {
         Some(id) => id.clone(),
@@ -137,6 +136,32 @@ pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
         before,
     };
     progress::bring_live(&site, &id, lock)
+}
+
+/// The store, ours alone until the lock is dropped.
+pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), DeployError> {
+    // Whatever the shell of root says: the service has to read what is made here.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let store = instance::store(name);
+    store.create().map_err(denied)?;
+    let lock = store.lock(&who(what)).map_err(denied)?;
+    Ok((store, lock))
+}
+
+fn denied(error: StoreError) -> DeployError {
+    match &error {
+        StoreError::Io { source, .. } | StoreError::Lock(LockError::Io { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            DeployError::NotAllowed(error)
+        }
+        StoreError::Io { .. }
+        | StoreError::Lock(_)
+        | StoreError::Exists(_)
+        | StoreError::Missing(_)
+        | StoreError::Malformed { .. }
+        | StoreError::Stray { .. } => error.into(),
+    }
 }
 
 /// A release that comes in.
@@ -323,7 +348,7 @@ fn start(unit: &str) -> Result<(), DeployError> {
 }
 
 /// For the lock: `pid 7, alice, since 2026-11-21 10:00:00 UTC: gapless deploy x`.
-pub(super) fn who(what: &str) -> String {
+fn who(what: &str) -> String {
     let now = Timestamp::now().to_zoned(TimeZone::UTC);
     let since = now.strftime("%Y-%m-%d %H:%M:%S");
     let pid = std::process::id();

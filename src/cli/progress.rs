@@ -6,7 +6,7 @@ use super::deploy::DeployError;
 use super::instance::{Instance, InstanceName};
 use super::output::{printable, say};
 use super::status::{grouped, memory};
-use super::{CliError, Exit, reload};
+use super::{CliError, ClientError, Exit, reload};
 use crate::api::{ReloadOutcome, Status, Step, Verdict};
 use crate::id::GenerationId;
 use crate::release::{Lock, ReleaseId, State, Store};
@@ -49,6 +49,9 @@ pub(super) fn unix_seconds() -> u64 {
 }
 
 /// Blocks until it is decided, and, if it is live, until what it superseded has finished.
+///
+/// A keeper that ends in the middle is followed by another, which begins with what is current: that
+/// one is asked again.
 pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit, CliError> {
     let mut story = Story {
         site,
@@ -57,19 +60,20 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
         last: Instant::now(),
         ended: None,
     };
-    let path = format!("/deploy/{id}");
-    let mut lines = client::follow(&site.instance, &path)?;
-    loop {
-        match (lines.next(), story.ended.take()) {
-            (Ok(Some(line)), ended) => {
-                story.ended = ended;
-                story.hear(&line);
-            }
-            // Whatever happens after the decision does not change it.
-            (Ok(None) | Err(_), Some(ended)) => return ended,
-            (Ok(None), None) => return Err(DeployError::Undecided.into()),
-            (Err(error), None) => return Err(error.into()),
+    match story.follow() {
+        Err(
+            CliError::Client(ClientError::Broken { .. }) | CliError::Deploy(DeployError::Undecided),
+        ) => {
+            tell(
+                "restarted",
+                "gapless itself; asking the next keeper",
+                story.last.elapsed(),
+            );
+            client::wait_until_back(&site.instance)?;
+            story.last = Instant::now();
+            story.follow()
         }
+        ended => ended,
     }
 }
 
@@ -82,6 +86,23 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
+    fn follow(&mut self) -> Result<Exit, CliError> {
+        let path = format!("/deploy/{}", self.id);
+        let mut lines = client::follow(&self.site.instance, &path)?;
+        loop {
+            match (lines.next(), self.ended.take()) {
+                (Ok(Some(line)), ended) => {
+                    self.ended = ended;
+                    self.hear(&line);
+                }
+                // Whatever happens after the decision does not change it.
+                (Ok(None) | Err(_), Some(ended)) => return ended,
+                (Ok(None), None) => return Err(DeployError::Undecided.into()),
+                (Err(error), None) => return Err(error.into()),
+            }
+        }
+    }
+
     fn hear(&mut self, line: &str) {
         // A newer keeper may have more to say than we know.
         let Ok(step) = serde_json::from_str::<Step>(line) else {

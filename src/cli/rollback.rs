@@ -2,18 +2,14 @@
 
 use super::deploy::{self, DeployError};
 use super::progress::{self, Site};
-use super::{CliError, Exit, RollbackArgs, instance};
+use super::{CliError, Exit, RollbackArgs};
 use crate::release::{ReleaseId, State, Store};
 use tokio::time::Instant;
 
 /// Blocks until it is decided.
 pub(super) fn run(args: &RollbackArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let store = instance::store(&args.name);
-    store.create().map_err(DeployError::from)?;
-    let lock = store
-        .lock(&deploy::who("gapless rollback"))
-        .map_err(DeployError::from)?;
+    let (store, lock) = deploy::open(&args.name, "gapless rollback")?;
     let id = match &args.release {
         Some(id) => id.clone(),
         None => before(&store)?,

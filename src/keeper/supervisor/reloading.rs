@@ -228,6 +228,8 @@ impl Keeper {
         tracing::info!("nothing is deployed yet; next: {next}");
         let cause = format!("nothing is deployed yet; next: {next}");
         self.refuse(Verdict::ConfigInvalid, cause, Vec::new(), answer);
+        // That is no failure, and STATUS says it already.
+        self.last_outcome = None;
     }
 
     /// From now on keeper and fronts log at this level. It changes nothing that a front does to
