@@ -164,6 +164,7 @@ impl Directory {
         config::load(&ConfigSource {
             file: Some(file),
             overrides,
+            ..ConfigSource::default()
         })
     }
 }
@@ -214,6 +215,8 @@ fn the_packaged_configuration_shows_the_defaults() {
         "directory",
         "env",
         "watchdog",
+        "shared",
+        "release_command",
         "path",
         "lanes",
         "connections_per_address_max",

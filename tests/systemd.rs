@@ -419,6 +419,8 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     assert_eq!(the_version(container), "v1");
     assert!(container.status().healthy);
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    container.sh("rm /etc/gapless/gapless.toml && systemctl restart gapless.service");
+    releases_survive_a_reboot(container);
     stop_and_expect_nothing_left(container);
     assert_eq!(admin_socket(container), None);
 }
@@ -428,6 +430,75 @@ fn admin_socket(container: &Container) -> Option<String> {
     let sockets = container.sh("ss -Hltne sport = 8889");
     let inode = sockets.split_whitespace().find(|it| it.starts_with("ino:"));
     inode.map(str::to_owned)
+}
+
+/// From nothing: greeting, deploys, rollback, a stopped service, a full disk, a reboot.
+fn releases_survive_a_reboot(container: &mut Container) {
+    container.systemctl("stop gapless.service");
+    container.systemctl("start gapless.service");
+    let greeting = container.get("/");
+    assert!(
+        greeting.contains("sudo gapless deploy ./myapp"),
+        "{greeting}"
+    );
+    for version in ["d1", "d2", "d3"] {
+        write_app(container, version);
+    }
+    container.sh("gapless deploy /root/d1 --release d1");
+    let load = container.load(&[]);
+    container.sh("tar c -C /root/d2 . | gapless deploy - --release d2");
+    assert_eq!(the_version(container), "d2");
+    container.sh("gapless rollback");
+    assert_eq!(the_version(container), "d1");
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    let secret = "/srv/gapless/gapless/current/.env";
+    assert_eq!(
+        container.sh(&format!("runuser -u gapless -- cat {secret}")),
+        "d1"
+    );
+    let stranger = container.try_sh(&format!("runuser -u nobody -- cat {secret}"));
+    assert!(!stranger.status.success(), "{stranger}");
+    container.sh("test -d /var/lib/gapless/shared/uploads");
+    container.sh("runuser -u gapless -- touch /srv/gapless/gapless/current/uploads/x");
+
+    container.sh("mount -t tmpfs -o size=1m full /srv/gapless/gapless/incoming");
+    let refused = container.try_sh("gapless deploy /root/d3 --release d3");
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused.stderr.contains("does not fit any more"),
+        "{refused}"
+    );
+    container.sh("umount /srv/gapless/gapless/incoming");
+
+    container.systemctl("stop gapless.service");
+    let said = container.sh("gapless deploy /root/d3 --release d3");
+    assert!(
+        said.contains("gapless.service, by systemctl start"),
+        "{said}"
+    );
+    assert_eq!(the_version(container), "d3");
+    container.reboot();
+    assert_eq!(the_version(container), "d3");
+    assert!(
+        container
+            .sh("gapless releases")
+            .contains("d3       current   healthy")
+    );
+    assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
+}
+
+fn write_app(container: &Container, version: &str) {
+    let config = format!(
+        "[app]\ncommand = [\"/srv/probe/probe-app\"]\nsettle = \"100ms\"\nshared = [\"uploads\"]\n\
+         env = {{ PROBE_VERSION = \"{version}\" }}\n"
+    );
+    container.sh(&format!("mkdir /root/{version}"));
+    container.push(
+        &format!("/root/{version}/gapless.toml"),
+        config.as_bytes(),
+        0o644,
+    );
+    container.push(&format!("/root/{version}/.env"), version.as_bytes(), 0o600);
 }
 
 /// Point 9.

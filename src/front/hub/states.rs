@@ -128,7 +128,11 @@ mod tests {
             generation: GenerationId(2),
             backends: Vec::new(),
         };
-        let cell = Cell { seq: 1, target };
+        let cell = Cell {
+            seq: 1,
+            target,
+            is_bare: false,
+        };
         let old = superseded(Some(&cell), &states.total());
         assert_eq!(old, BTreeSet::from([GenerationId(1)]));
         assert_eq!(superseded(None, &states.total()).len(), 2);

@@ -41,6 +41,7 @@ impl Keeper {
             self.serve_target();
             self.find_drained();
             self.find_left();
+            self.tell_steps();
             self.tell_outcomes();
             self.find_arrived();
             if self.events.is_empty() {
@@ -200,7 +201,8 @@ impl Keeper {
         if target == Target::Refuse {
             self.crews.values().for_each(Crew::turn_away);
         }
-        if !self.fronts.serve(target) {
+        let is_bare = self.is_bare();
+        if !self.fronts.serve(target, is_bare) {
             return;
         }
         self.is_dirty = true;
