@@ -20,21 +20,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use world::process::{self, Finished};
-use world::service::{SOON, Service};
+use world::service::{SOON, Service, get};
 use world::{alone, eventually, tool};
 
 /// Runs a service that has nothing to run yet, and deploys to it.
 struct Site {
     service: Service,
+    /// Where load balancers ask.
+    admin: String,
 }
 
 impl Site {
     fn bare() -> Self {
         let mut service = Service::new("gapless");
         service.listen_tcp("http");
+        let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap().to_string();
+        service.give("admin", admin.into());
         service.start();
         service.wait_ready();
-        Self { service }
+        Self {
+            service,
+            admin: address,
+        }
     }
 
     /// A directory with an app of this version; `more` are lines of its `[app]`.
@@ -119,12 +127,32 @@ fn names(directory: &Path) -> Vec<String> {
 fn without_an_app_every_request_is_told_what_to_do_next() {
     let site = Site::bare();
     let page = site.service.get("/any/path").expect_ok();
+    assert_eq!(get(&site.admin, "/healthz").status, 200);
+    let ready = get(&site.admin, "/readyz");
+    assert_eq!(
+        (ready.status, ready.body.trim()),
+        (503, "nothing is deployed yet")
+    );
     assert!(page.contains("sudo gapless deploy ./myapp"), "{page}");
     let cause = [("cause", "nothing_deployed")];
     site.service.until("refusals_total", &cause, 1.0);
     let said = site.service.said().unwrap();
     assert!(said.contains("sudo gapless deploy ./myapp"), "{said}");
+    let file = site
+        .service
+        .scratch
+        .0
+        .join("etc/gapless.toml")
+        .display()
+        .to_string();
+    let checked = site.cli(&["check", &file]).expect_success();
+    assert!(
+        checked.contains("none yet; next: sudo gapless deploy"),
+        "{checked}"
+    );
     site.deploy("v1").expect_success();
+    let checked = site.cli(&["check", &file]).expect_success();
+    assert!(checked.contains("store/gapless/releases/v1"), "{checked}");
     assert_eq!(site.version(), "v1");
     assert_eq!(site.current().as_deref(), Some("v1"));
     let live = site.service.status().generations.pop().unwrap();

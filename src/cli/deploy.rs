@@ -299,7 +299,7 @@ fn make_way(link: &Path) -> io::Result<()> {
 }
 
 /// `$CONFIGURATION_DIRECTORY` when a command of the unit runs us.
-fn configuration(name: &InstanceName) -> PathBuf {
+pub(super) fn configuration(name: &InstanceName) -> PathBuf {
     let directory = std::env::var_os("CONFIGURATION_DIRECTORY").filter(|value| !value.is_empty());
     directory.map_or_else(
         || config_file(name),

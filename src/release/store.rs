@@ -6,6 +6,7 @@
 use super::id::ReleaseId;
 use super::lock::{Lock, LockError};
 use super::manifest::{Manifest, State};
+use crate::config::ReleaseSource;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -219,6 +220,19 @@ impl Store {
         serde_json::from_slice(&text)
             .map(Some)
             .map_err(|source| StoreError::Malformed { path, source })
+    }
+
+    /// What the configuration has to know of a release.
+    ///
+    /// # Errors
+    /// As [`Store::manifest`].
+    pub fn source(&self, id: &ReleaseId) -> Result<ReleaseSource, StoreError> {
+        let manifest = self.manifest(id)?;
+        Ok(ReleaseSource {
+            id: id.to_string(),
+            directory: self.directory(id),
+            command: manifest.and_then(|manifest| manifest.command),
+        })
     }
 
     /// Every release that is there, newest first.

@@ -4,12 +4,12 @@
 use super::{Keeper, Readiness, log_up, now};
 use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
-use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
+use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::id::GenerationId;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
-use crate::release::{ReleaseId, Store, StoreError};
+use crate::release::{ReleaseId, StoreError};
 use crate::systemd::{message_id, notify};
 use std::io;
 use std::path::PathBuf;
@@ -124,11 +124,11 @@ impl Keeper {
         let release = match (wanted, store) {
             (Wanted::Current, None) => None,
             (Wanted::Current, Some(store)) => match store.current()? {
-                Some(id) => Some(release_source(store, &id)?),
+                Some(id) => Some(store.source(&id)?),
                 None => None,
             },
             (Wanted::Release(_), None) => return Err(BeginError::NoStore),
-            (Wanted::Release(id), Some(store)) => Some(release_source(store, id)?),
+            (Wanted::Release(id), Some(store)) => Some(store.source(id)?),
         };
         let config = config::load(&ConfigSource {
             may_be_bare: store.is_some() && release.is_none() && self.plan.is_idle(),
@@ -404,15 +404,6 @@ impl Keeper {
         }
         cause
     }
-}
-
-fn release_source(store: &Store, id: &ReleaseId) -> Result<ReleaseSource, StoreError> {
-    let manifest = store.manifest(id)?;
-    Ok(ReleaseSource {
-        id: id.to_string(),
-        directory: store.directory(id),
-        command: manifest.and_then(|manifest| manifest.command),
-    })
 }
 
 fn millis(time: Duration) -> u64 {
