@@ -134,8 +134,8 @@ fn without_an_app_every_request_is_told_what_to_do_next() {
         (503, "nothing is deployed yet")
     );
     assert!(page.contains("sudo gapless deploy ./myapp"), "{page}");
-    let cause = [("cause", "nothing_deployed")];
-    site.service.until("refusals_total", &cause, 1.0);
+    site.service
+        .until("refusals_total", &[("cause", "nothing_deployed")], 1.0);
     let said = site.service.said().unwrap();
     assert!(said.contains("sudo gapless deploy ./myapp"), "{said}");
     let file = site
