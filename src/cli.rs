@@ -7,6 +7,7 @@
 mod arguments;
 mod check;
 mod client;
+mod completions;
 mod exec;
 mod exit;
 mod front;
@@ -21,8 +22,8 @@ mod status;
 mod sweep;
 
 pub use arguments::{
-    CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs, ServeArgs,
-    StatusArgs, SweepArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs,
+    ServeArgs, StatusArgs, SweepArgs,
 };
 pub use client::ClientError;
 pub use exit::Exit;
@@ -157,6 +158,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
+        Command::Completions(args) => Ok(completions::run(&args)),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

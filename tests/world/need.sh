@@ -3,10 +3,11 @@
 # how to get it. With CI=true whatever is missing is a failure.
 set -euo pipefail
 
-packages=(systemd-container mmdebstrap debian-archive-keyring util-linux iproute2 procps python3 nodejs)
+packages=(systemd-container mmdebstrap debian-archive-keyring util-linux iproute2 procps python3 nodejs
+    debhelper dpkg-dev lintian)
 
 # What the tests call, not what happens to be packaged: node may well come from elsewhere.
-commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node)
+commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node dh dpkg-deb lintian)
 
 # The long forms boot a virtual machine.
 if [[ ${GAPLESS_LONG:-} == 1 ]]; then
