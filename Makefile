@@ -61,6 +61,9 @@ doc: ## the documentation of the crate
 deb: build ## the Debian package, and the one with its debug symbols, in dist/
 	@packaging/deb.sh
 
+rpm: build ## the rpm package, and the one with its debug symbols, in dist/
+	@packaging/rpm.sh
+
 install: ## all that there is, below DESTDIR; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
 	install -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless

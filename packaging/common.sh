@@ -1,4 +1,4 @@
-# For deb.sh, in the root of the repository: which version, of when, and with what it is built.
+# For deb.sh and rpm.sh, in the root of the repository: which version, of when, and with what it is built.
 version=${GAPLESS_VERSION:-$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)}
 # The time of the commit; without git, of the last change to the changelog.
 if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then

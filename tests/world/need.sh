@@ -4,10 +4,11 @@
 set -euo pipefail
 
 packages=(systemd-container mmdebstrap debian-archive-keyring util-linux iproute2 procps python3 nodejs
-    debhelper dpkg-dev lintian)
+    debhelper dpkg-dev lintian rpm rpmlint binutils)
 
 # What the tests call, not what happens to be packaged: node may well come from elsewhere.
-commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node dh dpkg-deb lintian)
+commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node dh dpkg-deb lintian
+    rpmbuild rpmlint objcopy)
 
 # The long forms boot a virtual machine.
 if [[ ${GAPLESS_LONG:-} == 1 ]]; then
