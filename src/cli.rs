@@ -8,6 +8,7 @@ mod adopt_check;
 mod arguments;
 mod check;
 mod client;
+mod completions;
 mod deploy;
 mod exec;
 mod exit;
@@ -27,8 +28,9 @@ mod sweep;
 mod upgrade;
 
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, DeployArgs, HandoverArgs, LogLevelArgs, ReleasesArgs,
-    ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs, SweepArgs, UpgradeArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
+    LogLevelArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
+    SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
@@ -180,6 +182,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::AdoptCheck(args) => adopt_check::run(&args),
+        Command::Completions(args) => Ok(completions::run(&args)),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

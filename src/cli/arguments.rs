@@ -76,6 +76,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Log more, or less, from now until the next reload
     LogLevel(LogLevelArgs),
+    /// What a shell completes after `gapless` (the packages install it)
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
@@ -312,6 +315,14 @@ pub struct LogLevelArgs {
     /// The instance; gapless, or the only one that runs in the foreground
     #[arg(value_name = "NAME")]
     pub name: Option<InstanceName>,
+}
+
+/// `gapless completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
 }
 
 /// `gapless handover`
