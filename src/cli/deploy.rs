@@ -2,7 +2,7 @@
 //! not.
 
 use super::instance::{self, Instance, InstanceName, config_file, system_directory};
-use super::output::say;
+use super::output::{printable, say};
 use super::progress::{self, Site, plural, size, tell, unix_seconds};
 use super::{CliError, ClientError, DeployArgs, Exit};
 use crate::api::Status;
@@ -197,7 +197,8 @@ impl Arrival<'_> {
         let text = format!("{}, {files}, {size}", self.id);
         tell("staged", &text, began.elapsed());
         if let (Some(by), Some(command)) = (&manifest.detected, &manifest.command) {
-            say(&format!("            by {by}: {}", command.join(" ")));
+            let command = printable(&command.join(" "));
+            say(&format!("            by {by}: {command}"));
         }
         Ok(config.app.keep)
     }
@@ -248,8 +249,9 @@ impl Arrival<'_> {
             source,
         })?;
         // Its socket is of the group that the app runs as.
-        let group = std::fs::metadata(&self.instance.socket).map(|it| Gid::from_raw(it.gid()));
-        let group = group.ok();
+        // Not through a link: the directory is the app's, and so is what lies there.
+        let socket = self.instance.socket.symlink_metadata();
+        let group = socket.ok().map(|it| Gid::from_raw(it.gid()));
         Ok(if self.args.path == Path::new("-") {
             staging::stage_stream(io::stdin().lock(), staging, group, limits)?
         } else {

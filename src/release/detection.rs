@@ -293,7 +293,13 @@ fn static_files(release: &Path) -> Detected {
 fn only(mut names: Vec<String>, what: &'static str) -> Result<Option<String>, DetectionError> {
     match names.len() {
         0 | 1 => Ok(names.pop()),
-        _ => Err(DetectionError::Several { what, names }),
+        _ => {
+            let names = names.iter().map(|name| name.escape_debug().to_string());
+            Err(DetectionError::Several {
+                what,
+                names: names.collect(),
+            })
+        }
     }
 }
 

@@ -58,9 +58,9 @@ pub enum Why {
 #[derive(Debug, Error)]
 pub enum StagingError {
     /// An entry is not as it should be.
-    #[error("refused: {} {why}", entry.escape_debug())]
+    #[error("refused: {entry} {why}")]
     Entry {
-        /// Its name, as it was given.
+        /// Its name, safe for a terminal.
         entry: String,
         /// What is wrong with it.
         why: Why,
@@ -92,7 +92,7 @@ pub enum StagingError {
 impl StagingError {
     fn entry(path: &Path, why: Why) -> Self {
         Self::Entry {
-            entry: path.to_string_lossy().into_owned(),
+            entry: tree::shown(path),
             why,
         }
     }

@@ -3,6 +3,7 @@
 //! Judged when everything is there, because a link leads through others. Nothing here is opened
 //! through a link, only read.
 
+use super::tree::shown;
 use super::{StagingError, Why};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -37,7 +38,7 @@ pub(super) fn stay_inside(root: &Path) -> Result<(), StagingError> {
                 pending.push(inside);
             } else if kind.is_symlink() && leaves(root, &inside) {
                 let target = std::fs::read_link(entry.path()).unwrap_or_default();
-                let why = Why::Leaves(target.display().to_string());
+                let why = Why::Leaves(shown(&target));
                 return Err(StagingError::entry(&inside, why));
             }
         }

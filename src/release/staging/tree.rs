@@ -198,11 +198,11 @@ impl Tree {
 
     /// `target` is another path of the same archive, before this one.
     pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), StagingError> {
-        let leaves = || Why::Leaves(target.display().to_string());
+        let leaves = || Why::Leaves(shown(target));
         let inner = inside(target).map_err(|_| StagingError::entry(path, leaves()))?;
         let (parent, name) = self.place(path)?;
         let dangling = || {
-            let why = Why::Dangling(target.display().to_string());
+            let why = Why::Dangling(shown(target));
             StagingError::entry(path, why)
         };
         let original = self.open_parent(target, &inner).map_err(|_| dangling())?;
@@ -337,6 +337,11 @@ fn inside(path: &Path) -> Result<PathBuf, StagingError> {
         }
     }
     Ok(inside)
+}
+
+/// Safe for a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
 }
 
 /// Whoever could read it can; others only if all could.
