@@ -7,6 +7,10 @@
     reason = "a test fails by panicking; clippy knows it in #[test] functions only"
 )]
 #![allow(
+    clippy::print_stderr,
+    reason = "what was measured goes to stderr: cargo test --test capacity -- --nocapture"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
@@ -14,7 +18,8 @@
 mod world;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use world::service::{SOON, Service};
 use world::{alone, eventually, gapless, skip, version};
 
@@ -133,4 +138,102 @@ fn a_restart_with_too_few_descriptors_closes_the_longest_idle_and_says_how_many(
 #[test]
 fn an_upgrade_with_too_few_descriptors_closes_the_longest_idle_and_says_how_many() {
     loses_only_what_the_log_says(upgrade_with_too_few);
+}
+
+/// Idle ones, where the machine has descriptors for them.
+const MANY: u64 = 20_000;
+/// Lanes do not get the same share of those who connect, and a full one makes room.
+const SPARE: u64 = 3;
+/// Whatever waits for a handover waits for the keeper, which never touches a connection. Two busy
+/// cores are slow; a keeper that did the work would be slower than this.
+const STALL_MAX: Duration = Duration::from_secs(5);
+
+/// So many idle connections, and a service for them: as many as the hard limit holds.
+fn serve_many() -> (u64, Service) {
+    let needed = MANY + MANY / SPARE;
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    has_descriptors(hard.min(needed));
+    let allowed = needed.min((hard.saturating_sub(64 + 2 * 96)) / 2);
+    let many = MANY.min(allowed - allowed / (SPARE + 1));
+    if many < MANY {
+        skip(&format!(
+            "{MANY} idle connections, ulimit -Hn says {hard}; with {many} of them"
+        ));
+    }
+    let http = format!("[http]\nlanes = 2\nconnections_max = {allowed}");
+    (many, Service::probe(&version("v1"), QUICK, &http))
+}
+
+/// The longest that the keeper took to tell its state, until told to stop. Between two keepers nobody
+/// answers; who serves does meanwhile.
+fn ask_all_the_while(service: &Service, stop: &AtomicBool) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !stop.load(Relaxed) {
+        let began = Instant::now();
+        if service.try_status().is_some() {
+            longest = longest.max(began.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    longest
+}
+
+/// Until all are with the next front, and the old one is gone.
+fn wait_until_moved(service: &Service, old: u32, many: u64) -> u32 {
+    eventually(
+        "all are with the next front",
+        Duration::from_mins(1),
+        || {
+            let fronts = service.try_status()?.fronts;
+            let is_next =
+                fronts.len() == 1 && fronts[0].pid != old && fronts[0].connections >= many;
+            is_next.then(|| fronts[0].pid)
+        },
+    )
+}
+
+fn mebibytes(pid: u32) -> u64 {
+    gapless::usage::of(pid).unwrap().memory_bytes >> 20
+}
+
+#[test]
+fn thousands_of_idle_connections_move_at_a_restart_and_at_an_upgrade() {
+    let _alone = alone();
+    let (many, mut service) = serve_many();
+    let busy = ["--clients", "8", "--idle", "0", "--kinds", KINDS];
+    let idle = service.load(&["--clients", "0", "--idle", &many.to_string()]);
+    let busy = service.load(&busy);
+    let mut front = service.status().fronts[0].pid;
+    for what in ["restart", "upgrade"] {
+        let before = mebibytes(front);
+        let began = Instant::now();
+        if what == "restart" {
+            restart(&mut service);
+        } else {
+            service.cli(&["upgrade"]).expect_success();
+        }
+        let (service, stop) = (&service, AtomicBool::new(false));
+        let (next, asked) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| ask_all_the_while(service, &stop));
+            let next = wait_until_moved(service, front, many);
+            stop.store(true, Relaxed);
+            (next, asking.join().unwrap())
+        });
+        eprintln!(
+            "{what}: {many} idle connections moved within {:?}; keeper answered within {asked:?}, \
+             has {} MiB; old front {before} MiB, new one {} MiB",
+            began.elapsed(),
+            mebibytes(service.main_pid()),
+            mebibytes(next)
+        );
+        assert!(asked < STALL_MAX, "{asked:?}");
+        front = next;
+    }
+    let counted = busy.finish();
+    eprintln!("longest stall of a busy client: {} ms", counted.stall.ms);
+    counted.expect_nothing_lost().expect_nothing_closed();
+    counted.expect_no_stall_beyond(STALL_MAX);
+    let counted = idle.finish();
+    assert_eq!(counted.idle.opened, many);
+    counted.expect_nothing_lost().expect_nothing_closed();
 }
