@@ -1,0 +1,239 @@
+//! Ring 2: more idle connections than descriptors, and as many as a machine may have.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows it in #[test] functions only"
+)]
+#![allow(
+    clippy::print_stderr,
+    reason = "what was measured goes to stderr: cargo test --test capacity -- --nocapture"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests wait for real processes, in real time: nothing here can be paused"
+)]
+
+mod world;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use world::service::{SOON, Service};
+use world::{alone, eventually, gapless, skip, version};
+
+const QUICK: &str = "settle = \"100ms\"";
+/// Of all, in the tests of too few descriptors: those that came first, and those after them.
+const OLD: u64 = 600;
+const YOUNG: u64 = 400;
+const BUSY: u64 = 8;
+const KINDS: &str = "get,post16k,pipelined,new";
+/// 1.2 for each connection.
+const TOO_FEW: u64 = (OLD + YOUNG) * 12 / 10;
+/// What a front of two lanes makes of that: two for a connection, and its reserve.
+const ALLOWED: u64 = (TOO_FEW - 64 - 2 * 96) / 2;
+
+/// `systemctl restart`: what ExecStop= does for it, then SIGTERM, and the next keeper.
+fn restart(service: &mut Service) {
+    service.control("POST", "/release").expect_ok();
+    service.signal(Signal::TERM);
+    assert!(service.wait_end(SOON).success());
+    service.start();
+    service.wait_ready();
+}
+
+/// As LimitNOFILE= that was lowered before a restart.
+fn restart_with_too_few(service: &mut Service) {
+    let script = format!("ulimit -n {TOO_FEW} && exec \"$@\"");
+    let gapless = gapless().display().to_string();
+    service.run_instead(&["/bin/sh", "-c", &script, "sh", &gapless, "serve", "gapless"]);
+    restart(service);
+}
+
+/// As `prlimit` of the keeper before an upgrade.
+fn upgrade_with_too_few(service: &mut Service) {
+    let keeper = Pid::from_raw(i32::try_from(service.main_pid()).unwrap());
+    let few = Rlimit {
+        current: Some(TOO_FEW),
+        maximum: Some(TOO_FEW),
+    };
+    prlimit(keeper, Resource::Nofile, few).unwrap();
+    service.cli(&["upgrade"]).expect_success();
+}
+
+/// As many descriptors as the hard limit has; false if that is not enough.
+fn has_descriptors(needed: u64) -> bool {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if maximum.is_some_and(|maximum| maximum < needed) {
+        skip(&format!(
+            "{needed} file descriptors, ulimit -Hn says {maximum:?}"
+        ));
+        return false;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    true
+}
+
+/// One front is left, and no more connections than it may have.
+fn wait_until_they_fit(service: &Service) {
+    eventually("one front with those that fit", SOON, || {
+        let fronts = service.status().fronts;
+        let fits = fronts.len() == 1 && fronts[0].connections <= ALLOWED;
+        fits.then_some(())
+    });
+}
+
+/// Connections that the log says were closed.
+fn told(journal: &str) -> u64 {
+    let counts = journal.lines().filter_map(|line| {
+        let (before, _) = line.split_once(" idle connections closed, those that were")?;
+        before.rsplit(' ').next()?.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+fn loses_only_what_the_log_says(change: impl FnOnce(&mut Service)) {
+    let _alone = alone();
+    if !has_descriptors(4096) {
+        return;
+    }
+    let mut service = Service::probe(&version("v1"), QUICK, "[http]\nlanes = 2");
+    let old = service.load(&["--clients", "0", "--idle", &OLD.to_string()]);
+    // So that it is longer for them.
+    old.run_for(Duration::from_secs(1));
+    let (busy, idle) = (BUSY.to_string(), YOUNG.to_string());
+    let young = ["--clients", &busy, "--idle", &idle, "--kinds", KINDS];
+    let young = service.load(&young);
+    change(&mut service);
+    wait_until_they_fit(&service);
+    young.run_for(Duration::from_secs(1));
+    let young = young.finish();
+    young.expect_nothing_lost().expect_nothing_closed();
+    let old = old.finish();
+    old.expect_nothing_lost();
+    assert_eq!(old.closed_by.get("eof-while-idle"), Some(&old.closed));
+    assert_eq!(old.closed + old.idle.answered, OLD, "{old:#?}");
+    let excess = OLD + YOUNG + BUSY - ALLOWED;
+    // Whoever connects then finds some room made for others, too.
+    let at_most = excess + ALLOWED / 8;
+    assert!((excess - BUSY..=at_most).contains(&old.closed), "{old:#?}");
+    assert!(service.stop(SOON).success());
+    let journal = service.journal();
+    assert_eq!(told(&journal), old.closed, "{journal}");
+    for short in ["cannot accept", "of a parcel", "Too many open files"] {
+        assert!(!journal.contains(short), "{journal}");
+    }
+}
+
+#[test]
+fn a_restart_with_too_few_descriptors_closes_the_longest_idle_and_says_how_many() {
+    loses_only_what_the_log_says(restart_with_too_few);
+}
+
+#[test]
+fn an_upgrade_with_too_few_descriptors_closes_the_longest_idle_and_says_how_many() {
+    loses_only_what_the_log_says(upgrade_with_too_few);
+}
+
+/// Idle ones, where the machine has descriptors for them.
+const MANY: u64 = 20_000;
+/// Lanes do not get the same share of those who connect, and a full one makes room.
+const SPARE: u64 = 3;
+/// Whatever waits for a handover waits for the keeper, which never touches a connection. Two busy
+/// cores are slow; a keeper that did the work would be slower than this.
+const STALL_MAX: Duration = Duration::from_secs(5);
+
+/// So many idle connections, and a service for them: as many as the hard limit holds.
+fn serve_many() -> (u64, Service) {
+    let needed = MANY + MANY / SPARE;
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    has_descriptors(hard.min(needed));
+    let allowed = needed.min((hard.saturating_sub(64 + 2 * 96)) / 2);
+    let many = MANY.min(allowed - allowed / (SPARE + 1));
+    if many < MANY {
+        skip(&format!(
+            "{MANY} idle connections, ulimit -Hn says {hard}; with {many} of them"
+        ));
+    }
+    let http = format!("[http]\nlanes = 2\nconnections_max = {allowed}");
+    (many, Service::probe(&version("v1"), QUICK, &http))
+}
+
+/// The longest that the keeper took to tell its state, until told to stop. Between two keepers nobody
+/// answers; who serves does meanwhile.
+fn ask_all_the_while(service: &Service, stop: &AtomicBool) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !stop.load(Relaxed) {
+        let began = Instant::now();
+        if service.try_status().is_some() {
+            longest = longest.max(began.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    longest
+}
+
+/// Until all are with the next front, and the old one is gone.
+fn wait_until_moved(service: &Service, old: u32, many: u64) -> u32 {
+    eventually(
+        "all are with the next front",
+        Duration::from_mins(1),
+        || {
+            let fronts = service.try_status()?.fronts;
+            let is_next =
+                fronts.len() == 1 && fronts[0].pid != old && fronts[0].connections >= many;
+            is_next.then(|| fronts[0].pid)
+        },
+    )
+}
+
+fn mebibytes(pid: u32) -> u64 {
+    gapless::usage::of(pid).unwrap().memory_bytes >> 20
+}
+
+#[test]
+fn thousands_of_idle_connections_move_at_a_restart_and_at_an_upgrade() {
+    let _alone = alone();
+    let (many, mut service) = serve_many();
+    let busy = ["--clients", "8", "--idle", "0", "--kinds", KINDS];
+    let idle = service.load(&["--clients", "0", "--idle", &many.to_string()]);
+    let busy = service.load(&busy);
+    let mut front = service.status().fronts[0].pid;
+    for what in ["restart", "upgrade"] {
+        let before = mebibytes(front);
+        let began = Instant::now();
+        if what == "restart" {
+            restart(&mut service);
+        } else {
+            service.cli(&["upgrade"]).expect_success();
+        }
+        let (service, stop) = (&service, AtomicBool::new(false));
+        let (next, asked) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| ask_all_the_while(service, &stop));
+            let next = wait_until_moved(service, front, many);
+            stop.store(true, Relaxed);
+            (next, asking.join().unwrap())
+        });
+        eprintln!(
+            "{what}: {many} idle connections moved within {:?}; keeper answered within {asked:?}, \
+             has {} MiB; old front {before} MiB, new one {} MiB",
+            began.elapsed(),
+            mebibytes(service.main_pid()),
+            mebibytes(next)
+        );
+        assert!(asked < STALL_MAX, "{asked:?}");
+        front = next;
+    }
+    let counted = busy.finish();
+    eprintln!("longest stall of a busy client: {} ms", counted.stall.ms);
+    counted.expect_nothing_lost().expect_nothing_closed();
+    counted.expect_no_stall_beyond(STALL_MAX);
+    let counted = idle.finish();
+    assert_eq!(counted.idle.opened, many);
+    counted.expect_nothing_lost().expect_nothing_closed();
+}
