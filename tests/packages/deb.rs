@@ -2,8 +2,9 @@
 
 use crate::build::{DEB, debs};
 use crate::installed::{
-    a_request_before_there_is_an_app_does_no_harm, expect_listening, is, nothing_listens_or_runs,
-    the_journal_explains_our_events, the_units_please_systemd, upgrades_lose_nothing,
+    a_request_before_there_is_an_app_does_no_harm, expect_listening, forget_the_second_app, is,
+    nothing_listens_or_runs, serve_a_second_app, the_journal_explains_our_events,
+    the_units_please_systemd, upgrades_lose_nothing,
 };
 use crate::world::container::{self, Container};
 use crate::world::{beside_others, skip};
@@ -30,6 +31,7 @@ fn is_upgraded_with_everybody_connected(base: &str) {
     expect_listening(&container);
     the_units_please_systemd(&container);
     a_request_before_there_is_an_app_does_no_harm(&container);
+    serve_a_second_app(&container);
     upgrades_lose_nothing(
         &container,
         &[
@@ -41,6 +43,7 @@ fn is_upgraded_with_everybody_connected(base: &str) {
     the_journal_explains_our_events(&container);
     container.reboot();
     assert!(container.get("/echo").starts_with("v1"));
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
     a_removal_leaves_the_data_and_a_purge_nothing(&container);
 }
 
@@ -54,6 +57,7 @@ fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container) {
     // Back again, as it was.
     apt(container, "install /srv/this.deb");
     assert!(container.get("/echo").starts_with("v1"));
+    forget_the_second_app(container);
     apt(container, "purge gapless");
     nothing_listens_or_runs(container);
     let left = files_left(container);
