@@ -5,6 +5,8 @@ PORT ?= 8888
 DESTDIR ?=
 PREFIX ?= /usr
 ZSHDIR ?= share/zsh/site-functions
+# Empty: with the debug symbols, which packages put apart.
+STRIP ?= --strip
 
 # No path of the machine that built it is in a release, so that two builds are equal.
 export CARGO_HOME ?= $(HOME)/.cargo
@@ -66,7 +68,7 @@ rpm: build ## the rpm package, and the one with its debug symbols, in dist/
 
 install: ## all that there is, below DESTDIR; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
-	install -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
+	install $(STRIP) -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
 	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
 		gapless-admin.socket gapless-admin@.socket; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \

@@ -2,7 +2,8 @@
 # Builds the rpm, and the one with the debug symbols, of the release binary that is there (make build)
 # into dist/. The same sources give the same bytes.
 #
-# GAPLESS_VERSION= stands in for the version of Cargo.toml, GAPLESS_DIST= for dist.
+# GAPLESS_VERSION= stands in for the version of Cargo.toml, GAPLESS_DIST= for dist. Arguments are
+# for rpmbuild.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -13,7 +14,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-rpm.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 if ! rpmbuild -bb --define "_topdir $work" --define "upstream $version" \
-    --define "repository $PWD" packaging/gapless.spec >"$work/log" 2>&1; then
+    --define "repository $PWD" "$@" packaging/gapless.spec >"$work/log" 2>&1; then
     cat "$work/log" >&2
     exit 1
 fi

@@ -2,8 +2,9 @@
 
 use crate::build::{DEB, debs};
 use crate::installed::{
-    expect_listening, is, nothing_listens_or_runs, the_journal_explains_our_events,
-    the_units_please_systemd, upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
+    expect_listening, forget_the_second_app, is, nothing_listens_or_runs, serve_a_second_app,
+    the_journal_explains_our_events, the_units_please_systemd, upgrades_lose_nothing,
+    without_an_app_it_says_what_to_do_next,
 };
 use crate::world::container::{self, Container};
 use crate::world::{beside_others, skip};
@@ -30,6 +31,7 @@ fn is_upgraded_with_everybody_connected(base: &str) {
     expect_listening(&container);
     the_units_please_systemd(&container);
     without_an_app_it_says_what_to_do_next(&container);
+    serve_a_second_app(&container);
     upgrades_lose_nothing(
         &container,
         &[
@@ -41,6 +43,7 @@ fn is_upgraded_with_everybody_connected(base: &str) {
     the_journal_explains_our_events(&container);
     container.reboot();
     assert!(container.get("/echo").starts_with("v1"));
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
     a_removal_leaves_the_data_and_a_purge_nothing(&container);
 }
 
@@ -54,6 +57,7 @@ fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container) {
     // Back again, as it was.
     apt(container, "install /srv/this.deb");
     assert!(container.get("/echo").starts_with("v1"));
+    forget_the_second_app(container);
     apt(container, "purge gapless");
     nothing_listens_or_runs(container);
     let left = files_left(container);
@@ -73,7 +77,7 @@ fn files_left(container: &Container) -> Vec<String> {
 
 /// Masked, disabled, preset and stopped units stay as they are wanted.
 fn respects_what_the_administrator_decided(base: &str) {
-    let container = with_debs(base);
+    let mut container = with_debs(base);
     container.systemctl("mask gapless.socket");
     apt(&container, "install /srv/this.deb");
     nothing_listens_or_runs(&container);
@@ -101,8 +105,30 @@ fn respects_what_the_administrator_decided(base: &str) {
     assert_eq!(is(&container, "enabled", "gapless.socket"), "disabled");
     // It is enabled, but was stopped: no upgrade starts it.
     container.systemctl("enable gapless.socket");
-    apt(&container, "install /srv/next.deb");
+    changed_settings_are_told(&container);
     nothing_listens_or_runs(&container);
+    apt(&container, "purge gapless");
+    without_a_running_systemd_it_is_only_enabled(&mut container);
+}
+
+fn changed_settings_are_told(container: &Container) {
+    let told = "gapless.service have changed; they are in force after the next restart";
+    assert!(!apt(container, "install /srv/next.deb").contains(told));
+    container.sh("sed -i s/^UMask=.*/UMask=0/ /usr/lib/systemd/system/gapless.service");
+    let said = apt(container, "install /srv/this.deb");
+    assert!(said.contains(told), "{said}");
+}
+
+/// In a chroot, and where an image is built; what boots from it listens.
+fn without_a_running_systemd_it_is_only_enabled(container: &mut Container) {
+    let in_a_chroot =
+        format!("mount -t tmpfs tmpfs /run && {APT} install --reinstall /srv/this.deb");
+    for _again in 0..2 {
+        container.sh(&format!("unshare --mount sh -c '{in_a_chroot}' 2>&1"));
+        nothing_listens_or_runs(container);
+    }
+    container.reboot();
+    expect_listening(container);
 }
 
 fn on(base: &str, scenario: fn(&str)) {

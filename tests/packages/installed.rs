@@ -32,8 +32,28 @@ pub fn without_an_app_it_says_what_to_do_next(container: &Container) {
     assert!(container.get("/echo").starts_with("v1"));
 }
 
+/// The app `shop` beside it, as the README has it.
+pub fn serve_a_second_app(container: &Container) {
+    let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
+    container.push("/etc/gapless/shop.toml", config.as_bytes(), 0o644);
+    let user = b"u gapless-shop - \"gapless app shop\" /var/lib/gapless@shop\n";
+    container.push("/etc/sysusers.d/shop.conf", user, 0o644);
+    let drop_in = "/etc/systemd/system/gapless@shop.socket.d/listen.conf";
+    container.push(drop_in, b"[Socket]\nListenStream=8080\n", 0o644);
+    container.sh("systemd-sysusers && systemctl daemon-reload");
+    container.systemctl("enable --now gapless@shop.socket gapless@shop.service");
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
+}
+
+/// What the administrator wrote for it; what a package may not take away.
+pub fn forget_the_second_app(container: &Container) {
+    container.sh("rm -r /etc/gapless/shop.toml /etc/sysusers.d/shop.conf \
+         /etc/systemd/system/gapless@shop.socket.d");
+}
+
 pub fn nothing_listens_or_runs(container: &Container) {
-    assert_eq!(container.sh("ss -Hltn sport = 8888"), "");
+    let listens = container.sh("ss -Hltn '( sport = 8888 or sport = 8080 )'");
+    assert_eq!(listens, "");
     let processes = container.processes();
     assert!(processes.is_empty(), "{processes:#?}");
 }
@@ -62,16 +82,18 @@ pub fn upgrades_lose_nothing(container: &Container, commands: &[&str]) {
     assert_eq!(state(), before);
 }
 
-/// The keeper has become what is installed; a gapless that cannot do so says what to do.
+/// Each keeper has become what is installed; a gapless that cannot do so says what to do.
 fn expect_in_force_or_told(container: &Container, said: &str) {
     let journal = || container.journal("-u gapless.service -n 60");
     let can = container.try_sh("gapless upgrade --help").status.success();
     let wanted = if can {
         "is in place"
     } else {
-        "systemctl restart gapless.service"
+        "systemctl restart gapless"
     };
-    assert!(said.contains(wanted), "{said}\n{}", journal());
+    let services = container.systemctl("list-units --no-legend --plain --type=service 'gapless*'");
+    let told = said.matches(wanted).count();
+    assert_eq!(told, services.lines().count(), "{said}\n{}", journal());
     let program = container.sh("readlink /proc/$(systemctl show -P MainPID gapless)/exe");
     assert_eq!(program.trim() == "/usr/bin/gapless", can, "{program}");
 }
