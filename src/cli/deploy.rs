@@ -349,7 +349,7 @@ fn start(unit: &str) -> Result<(), DeployError> {
     Ok(())
 }
 
-/// For the lock: `pid 7, alice, since 2026-11-21 10:00:00 UTC: gapless deploy x`.
+/// For the lock: `pid 7, admin, since 2026-11-21 10:00:00 UTC: gapless deploy x`.
 fn who(what: &str) -> String {
     let now = Timestamp::now().to_zoned(TimeZone::UTC);
     let since = now.strftime("%Y-%m-%d %H:%M:%S");

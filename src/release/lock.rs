@@ -39,7 +39,7 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Never waits. `who` is for those who come later: `pid 7, alice, since 10:00 UTC: gapless
+    /// Never waits. `who` is for those who come later: `pid 7, admin, since 10:00 UTC: gapless
     /// deploy`.
     ///
     /// # Errors
@@ -101,9 +101,9 @@ mod tests {
     fn the_second_learns_who_holds_it_and_gets_it_afterwards() {
         let scratch = Scratch::new();
         let path = scratch.0.join("lock");
-        let first = Lock::take(&path, "pid 7, alice: gapless deploy").unwrap();
+        let first = Lock::take(&path, "pid 7, admin: gapless deploy").unwrap();
         let error = Lock::take(&path, "pid 8").unwrap_err();
-        let expected = "pid 7, alice: gapless deploy is at work here; wait until that is done";
+        let expected = "pid 7, admin: gapless deploy is at work here; wait until that is done";
         assert_eq!(error.to_string(), expected);
         drop(first);
         Lock::take(&path, "pid 8").unwrap();
@@ -113,7 +113,7 @@ mod tests {
     fn what_a_killed_holder_wrote_is_of_no_concern() {
         let scratch = Scratch::new();
         let path = scratch.0.join("lock");
-        std::fs::write(&path, "pid 7, alice: gapless deploy, and a lot more text").unwrap();
+        std::fs::write(&path, "pid 7, admin: gapless deploy, and a lot more text").unwrap();
         let _second = Lock::take(&path, "pid 8").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "pid 8");
     }

@@ -30,7 +30,7 @@ fn manifest(name: &str, staged: u64) -> Manifest {
         id: id(name),
         digest: "sha256:0".into(),
         staged_unix_seconds: staged,
-        by: "alice".into(),
+        by: "admin".into(),
         from: "-".into(),
         kind: "tar".into(),
         files: 1,
