@@ -11,8 +11,18 @@ pub(super) fn run(args: &CompletionsArgs) -> Exit {
 
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "gapless", &mut script);
+    clap_complete::generate(shell, &mut visible(), "gapless", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The grammar without what only units and gapless itself call: nobody should be offered that.
+fn visible() -> clap::Command {
+    let whole = command();
+    let subcommands = whole.get_subcommands().filter(|it| !it.is_hide_set());
+    clap::Command::new("gapless")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommands(subcommands.cloned())
 }
 
 #[cfg(test)]
@@ -20,11 +30,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shell_learns_every_command_and_its_options() {
+    fn every_shell_learns_every_visible_command_and_its_options() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell);
-            for wanted in ["reload", "status", "json", "timeout"] {
-                assert!(script.contains(wanted), "{shell}: no {wanted}");
+            for offered in visible().get_subcommands() {
+                let name = offered.get_name();
+                assert!(script.contains(name), "{shell}: no {name}");
+            }
+            for hidden in ["handover", "sweep", "completions"] {
+                assert!(!script.contains(hidden), "{shell}: {hidden}");
+            }
+            for option in ["json", "timeout", "workers"] {
+                assert!(script.contains(option), "{shell}: no --{option}");
             }
         }
     }
