@@ -17,11 +17,12 @@
 
 mod world;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use world::load::idle_that_fit;
 use world::service::{SOON, Service};
-use world::{alone, eventually, gapless, skip, version};
+use world::{alone, eventually, gapless, version};
 
 const QUICK: &str = "settle = \"100ms\"";
 /// Of all, in the tests of too few descriptors: those that came first, and those after them.
@@ -62,23 +63,6 @@ fn upgrade_with_too_few(service: &mut Service) {
     service.cli(&["upgrade"]).expect_success();
 }
 
-/// As many descriptors as the hard limit has; false if that is not enough.
-fn has_descriptors(needed: u64) -> bool {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if maximum.is_some_and(|maximum| maximum < needed) {
-        skip(&format!(
-            "{needed} file descriptors, ulimit -Hn says {maximum:?}"
-        ));
-        return false;
-    }
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
-    true
-}
-
 /// One front is left, and no more connections than it may have.
 fn wait_until_they_fit(service: &Service) {
     eventually("one front with those that fit", SOON, || {
@@ -99,9 +83,6 @@ fn told(journal: &str) -> u64 {
 
 fn loses_only_what_the_log_says(change: impl FnOnce(&mut Service)) {
     let _alone = alone();
-    if !has_descriptors(4096) {
-        return;
-    }
     let mut service = Service::probe(&version("v1"), QUICK, "[http]\nlanes = 2");
     let old = service.load(&["--clients", "0", "--idle", &OLD.to_string()]);
     // So that it is longer for them.
@@ -142,24 +123,13 @@ fn an_upgrade_with_too_few_descriptors_closes_the_longest_idle_and_says_how_many
 
 /// Idle ones, where the machine has descriptors for them.
 const MANY: u64 = 20_000;
-/// Lanes do not get the same share of those who connect, and a full one makes room.
-const SPARE: u64 = 3;
 /// Whatever waits for a handover waits for the keeper, which never touches a connection. Two busy
 /// cores are slow; a keeper that did the work would be slower than this.
 const STALL_MAX: Duration = Duration::from_secs(5);
 
-/// So many idle connections, and a service for them: as many as the hard limit holds.
+/// So many idle connections, and a service for them.
 fn serve_many() -> (u64, Service) {
-    let needed = MANY + MANY / SPARE;
-    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    has_descriptors(hard.min(needed));
-    let allowed = needed.min((hard.saturating_sub(64 + 2 * 96)) / 2);
-    let many = MANY.min(allowed - allowed / (SPARE + 1));
-    if many < MANY {
-        skip(&format!(
-            "{MANY} idle connections, ulimit -Hn says {hard}; with {many} of them"
-        ));
-    }
+    let (many, allowed) = idle_that_fit(MANY);
     let http = format!("[http]\nlanes = 2\nconnections_max = {allowed}");
     (many, Service::probe(&version("v1"), QUICK, &http))
 }
