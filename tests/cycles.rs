@@ -78,7 +78,7 @@ const NAMES: [&str; 5] = ["reload", "SIGHUP", "upgrade", "restart", "SIGKILL"];
 fn storm(service: &mut Service, load: &Load, random: &mut Random, cycles: std::ops::Range<usize>) {
     for number in cycles {
         happen(service, random, number);
-        load.run_for(random.duration(Duration::from_millis(100)));
+        load.run_for(random.duration(Duration::from_millis(60)));
     }
 }
 
