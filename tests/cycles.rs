@@ -27,7 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 use world::load::Load;
 use world::service::{Heard, SOON, Service};
-use world::{alone, eventually, is_long, version};
+use world::{alone, eventually, is_long, process, version};
 
 const QUICK: &str = "settle = \"20ms\"";
 /// Answers that take up to 200 ms, in pieces too, so that every event finds some under way.
@@ -172,4 +172,23 @@ fn random_reloads_upgrades_restarts_and_kills_lose_nothing_and_nothing_grows() {
     }
     expect_no_growth(&sizes[0], &sizes[1]);
     assert_eq!(service.status().requests.lost, 0);
+}
+
+#[test]
+fn a_front_that_ends_while_no_keeper_watches_leaves_no_socket_behind() {
+    let _alone = alone();
+    let mut service = Service::probe(&version("v1"), QUICK, "");
+    let (before, front) = (
+        files(&service.runtime_directory()),
+        service.status().fronts[0].pid,
+    );
+    service.signal(Signal::KILL);
+    service.wait_end(SOON);
+    assert!(process::end(front, Signal::KILL));
+    service.start();
+    service.wait_ready();
+    service.get("/").expect_ok();
+    eventually("as many files as before", SOON, || {
+        (files(&service.runtime_directory()) == before).then_some(())
+    });
 }
