@@ -20,16 +20,19 @@ const DONE_WITHIN: Duration = Duration::from_mins(1);
 const SPARE: u64 = 3;
 
 /// As many idle connections of `wanted` as the hard limit of descriptors holds in a front of two lanes,
-/// and `connections_max` for them. Fewer are told as a test that is skipped.
+/// and `connections_max` for them. Fewer show the same, so they are told, and no failure: nobody but
+/// the owner of the machine can raise that limit.
+#[allow(
+    clippy::print_stderr,
+    reason = "what was tested with less goes to stderr"
+)]
 pub fn idle_that_fit(wanted: u64) -> (u64, u64) {
     let needed = wanted + wanted / SPARE;
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let allowed = needed.min(hard.saturating_sub(64 + 2 * 96) / 2);
     let fitting = wanted.min(allowed - allowed / (SPARE + 1));
     if fitting < wanted {
-        super::skip(&format!(
-            "{wanted} idle connections, ulimit -Hn says {hard}; with {fitting} of them"
-        ));
+        eprintln!("{wanted} idle connections wanted, {fitting} had: ulimit -Hn says {hard}");
     }
     (fitting, allowed)
 }
