@@ -175,7 +175,9 @@ pub(super) struct Keeper {
     /// When the next front is due, if one is missing.
     front_due: Option<Moment>,
     readiness: Readiness,
-    /// SIGHUP came and READY=1 has to follow.
+    /// SIGHUP came; nobody was told yet.
+    has_heard_reload: bool,
+    /// RELOADING=1 was said and READY=1 has to follow.
     is_reloading: bool,
     /// The unit is being restarted: at SIGTERM, leave everything to the next keeper.
     released: Option<Moment>,

@@ -147,6 +147,7 @@ impl Keeper {
             young_fronts: 0,
             front_due: None,
             readiness: Readiness::Undecided,
+            has_heard_reload: false,
             is_reloading: false,
             released: None,
             end: None,

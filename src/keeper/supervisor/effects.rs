@@ -53,6 +53,7 @@ impl Keeper {
             let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
             self.releases.retain(|release, _| wanted.contains(release));
             self.save_state();
+            self.say_reloading();
             self.say_status();
         }
     }

@@ -278,10 +278,17 @@ impl Keeper {
     }
 
     pub(super) fn reload_by_signal(&mut self) {
-        self.is_reloading = true;
+        self.has_heard_reload = true;
         tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
-        log_up("reloading", notify::reloading());
         self.begin_generation(&Wanted::Current, None);
+    }
+
+    /// Once it is written down: a reload that systemd knows of outlives this keeper.
+    pub(super) fn say_reloading(&mut self) {
+        if std::mem::take(&mut self.has_heard_reload) {
+            self.is_reloading = true;
+            log_up("reloading", notify::reloading());
+        }
     }
 
     /// systemd learns the end of a first start and of a reload by signal by READY=1.
@@ -289,6 +296,7 @@ impl Keeper {
         if self.readiness == Readiness::Undecided {
             self.readiness = Readiness::Decided;
         }
+        self.say_reloading();
         if std::mem::take(&mut self.is_reloading) {
             log_up("ready", notify::ready());
         }
