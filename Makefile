@@ -4,9 +4,16 @@ CARGO ?= cargo
 PORT ?= 8888
 DESTDIR ?=
 PREFIX ?= /usr
+ZSHDIR ?= share/zsh/site-functions
+# Empty: with the debug symbols, which packages put apart.
+STRIP ?= --strip
+
+# No path of the machine that built it is in a release, so that two builds are equal.
+export CARGO_HOME ?= $(HOME)/.cargo
+run build bench deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo --remap-path-prefix=$(CURDIR)=/gapless $(RUSTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test test-systemd test-long fuzz compare bench doc install clean
+.PHONY: help run build check test test-systemd test-long fuzz compare bench doc deb rpm install install-package clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,9 +60,15 @@ bench: ## CPU per proxied request, beside nginx
 doc: ## the documentation of the crate
 	$(CARGO) doc --locked --no-deps
 
-install: ## binary, units, sysusers, tmpfiles and manuals, below DESTDIR; after make build
+deb: build ## the Debian package, and the one with its debug symbols, in dist/
+	@packaging/deb.sh
+
+rpm: build ## the rpm package, and the one with its debug symbols, in dist/
+	@packaging/rpm.sh
+
+install: ## all that there is, below DESTDIR; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
-	install -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
+	install $(STRIP) -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
 	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
 		gapless-admin.socket gapless-admin@.socket; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
@@ -64,7 +77,19 @@ install: ## binary, units, sysusers, tmpfiles and manuals, below DESTDIR; after 
 	install -D -m 0644 units/gapless.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gapless.conf
 	install -D -m 0644 packaging/man/gapless.1 $(DESTDIR)$(PREFIX)/share/man/man1/gapless.1
 	install -D -m 0644 packaging/man/gapless.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/gapless.toml.5
+	install -D -m 0644 packaging/gapless.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-gapless.preset
+	install -D -m 0644 packaging/gapless.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/gapless.catalog
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)$(PREFIX)/share/doc/gapless/gapless.toml
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/$(ZSHDIR)
+	target/release/gapless completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gapless
+	target/release/gapless completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gapless.fish
+	target/release/gapless completions zsh >$(DESTDIR)$(PREFIX)/$(ZSHDIR)/_gapless
+
+# Only for packages: the configuration, and what their scripts call.
+install-package:
+	install -D -m 0644 packaging/gapless.toml $(DESTDIR)/etc/gapless/gapless.toml
+	install -D -m 0755 packaging/maintain $(DESTDIR)$(PREFIX)/lib/gapless/maintain
 
 clean: ## remove what was built (not the cached base trees of the tests)
 	$(CARGO) clean

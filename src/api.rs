@@ -41,6 +41,9 @@ pub struct Status {
     /// The newest upgrade, if there was one.
     #[serde(default)]
     pub last_upgrade: Option<UpgradeOutcome>,
+    /// What belongs to the app and outlives releases; what they share is in `shared` there.
+    #[serde(default)]
+    pub state_directory: Option<PathBuf>,
 }
 
 /// One listening socket.
@@ -65,6 +68,9 @@ pub struct GenerationStatus {
     pub age_seconds: u64,
     /// Requests in flight on it.
     pub leases: u64,
+    /// What it runs: the name of a release in the store, or of a directory.
+    #[serde(default)]
+    pub release: String,
     /// Resolved working directory.
     pub directory: PathBuf,
     /// argv.
@@ -157,6 +163,42 @@ pub struct ReloadOutcome {
     pub elapsed_ms: u64,
     /// What serves now.
     pub live: Option<GenerationId>,
+    /// The release in the store that this is about; none: there was none, or it has no name there.
+    #[serde(default)]
+    pub release: Option<String>,
+}
+
+/// A line of the answer to `POST /deploy/ID`, sent when it is true. After `Decided` only `Drained`
+/// follows, and only where the verdict is `Live`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Its release command has done what it had to do.
+    Prepared {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+    /// Its workers are being started.
+    Started {
+        /// As which generation.
+        generation: GenerationId,
+        /// How many.
+        workers: u32,
+    },
+    /// All of its workers are ready.
+    Healthy {
+        /// Which.
+        generation: GenerationId,
+        /// Where they answer: `127.0.0.1:4711` or a path.
+        endpoints: Vec<String>,
+    },
+    /// It is live, or it is not.
+    Decided(ReloadOutcome),
+    /// What it superseded has finished its requests.
+    Drained {
+        /// Those that had some when it became live.
+        generations: Vec<GenerationId>,
+    },
 }
 
 /// The decision about a generation.

@@ -8,6 +8,8 @@ mod adopt_check;
 mod arguments;
 mod check;
 mod client;
+mod completions;
+mod deploy;
 mod exec;
 mod exit;
 mod front;
@@ -15,7 +17,10 @@ mod handover;
 mod instance;
 mod log_level;
 mod output;
+mod progress;
+mod releases;
 mod reload;
+mod rollback;
 mod run;
 mod serve;
 mod status;
@@ -23,10 +28,12 @@ mod sweep;
 mod upgrade;
 
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, HandoverArgs, LogLevelArgs, ReloadArgs, RunArgs,
-    ServeArgs, StatusArgs, SweepArgs, UpgradeArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
+    LogLevelArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
+    SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
+pub use deploy::DeployError;
 pub use exit::Exit;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
@@ -103,6 +110,9 @@ pub enum CliError {
     /// The instance does not answer as it should.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nothing was deployed.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
 }
 
 impl CliError {
@@ -122,6 +132,7 @@ impl CliError {
             CliError::Config(_) => Exit::ConfigInvalid,
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
+            CliError::Deploy(error) => error.exit(),
         }
     }
 }
@@ -163,11 +174,15 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Serve(args) => serve::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
+        Command::Releases(args) => releases::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::AdoptCheck(args) => adopt_check::run(&args),
+        Command::Completions(args) => Ok(completions::run(&args)),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -18,7 +18,7 @@ mod written;
 
 pub use access::{AccessConfig, AccessFormat, AccessWanted};
 pub use level::{LevelError, parse_level};
-pub use load::{ConfigSource, Overrides, load};
+pub use load::{ConfigSource, Fixed, Overrides, ReleaseSource, fixed, load};
 pub use problem::{ConfigError, Look, Place, Problem};
 pub use quantity::{AsDuration, AsSize, QuantityError, parse_duration, parse_size};
 pub use written::{KnownTable, known_tables};
@@ -50,7 +50,8 @@ pub struct Config {
 /// `[app]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppConfig {
-    /// Program and arguments; no shell. Never empty.
+    /// Program and arguments; no shell. Empty only where the source allows that nothing is there to
+    /// run yet.
     pub command: Vec<String>,
     /// Working directory of the workers, absolute and resolved.
     pub directory: PathBuf,
@@ -71,6 +72,19 @@ pub struct AppConfig {
     pub stop: Duration,
     /// WATCHDOG_USEC for the app; none: the app is not watched.
     pub watchdog: Option<Duration>,
+    /// The release of the store that this is; none: a directory that the file names. Absent from
+    /// what a keeper without it wrote down, as the next three are.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// Directories that all releases share: links in each to the state directory.
+    #[serde(default)]
+    pub shared: Vec<PathBuf>,
+    /// Run once in each new release before its first start; none: nothing.
+    #[serde(default)]
+    pub release_command: Option<Vec<String>>,
+    /// Releases that stay in the store.
+    #[serde(default = "AppConfig::keep_by_default")]
+    pub keep: u32,
 }
 
 /// `[app] listen`: how the app is told where to listen.

@@ -15,5 +15,6 @@ pub mod id;
 pub mod keeper;
 pub mod link;
 pub mod poll;
+pub mod release;
 pub mod systemd;
 pub mod usage;

@@ -107,7 +107,8 @@ impl<S: Serialize, R: DeserializeOwned> Link<S, R> {
     /// [`LinkError::Ended`] at the end; any other error concerns one message, and the next call
     /// may succeed.
     pub async fn receive(&self) -> Result<(R, Vec<OwnedFd>), LinkError> {
-        let Incoming { bytes, fds } = self.socket.receive().await.map_err(LinkError::from_io)?;
+        let Incoming { bytes, fds, .. } =
+            self.socket.receive().await.map_err(LinkError::from_io)?;
         let Some((&version, body)) = bytes.split_first() else {
             return Err(LinkError::Ended);
         };

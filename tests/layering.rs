@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const ROWS: [&[&str]; 5] = [
     &["cli"],
     &["keeper", "front"],
-    &["link", "api"],
+    &["link", "api", "release"],
     &["config", "systemd", "exec"],
     &["causes", "id", "poll", "usage"],
 ];

@@ -9,6 +9,8 @@
 
 use gapless::cli::Exit;
 use gapless::config::{self, AppConfig, Config, ConfigSource, Overrides};
+use gapless::systemd::message_id;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -102,6 +104,35 @@ fn every_command_is_in_the_manual_with_its_options() {
     assert!(manual.contains(".It Cm exec"));
 }
 
+/// What `journalctl -x` says: for every event, with a subject, an explanation and the next command.
+#[test]
+fn the_catalogue_explains_every_event_and_no_other() {
+    let catalogue = text_of("gapless.catalog");
+    let entries: BTreeMap<_, _> = catalogue
+        .split("\n-- ")
+        .skip(1)
+        .map(|entry| entry.split_once('\n').unwrap())
+        .collect();
+    let ids: BTreeSet<_> = message_id::ALL.iter().map(|message| message.id).collect();
+    assert_eq!(entries.keys().copied().collect::<BTreeSet<_>>(), ids);
+    assert_eq!(catalogue.matches("\n-- ").count(), ids.len(), "one twice");
+    for (id, entry) in entries {
+        let (head, text) = entry.split_once("\n\n").unwrap();
+        assert!(head.starts_with("Subject: "), "{id}: {head}");
+        let (explanation, next) = text.split_once("\n\nNext: ").unwrap();
+        assert!(explanation.ends_with('.'), "{id}: {explanation}");
+        assert!(!next.trim().is_empty(), "{id}");
+    }
+}
+
+/// `@FIELD@` in the catalogue is one of an entry: a wrong name would be shown as it is.
+#[test]
+fn the_catalogue_takes_its_values_from_fields_that_every_entry_has() {
+    for word in text_of("gapless.catalog").split('@').skip(1).step_by(2) {
+        assert!(["GAPLESS_NAME", "_SYSTEMD_UNIT"].contains(&word), "{word}");
+    }
+}
+
 #[test]
 fn every_exit_code_is_in_the_manual() {
     let manual = text_of("man/gapless.1");
@@ -164,6 +195,7 @@ impl Directory {
         config::load(&ConfigSource {
             file: Some(file),
             overrides,
+            ..ConfigSource::default()
         })
     }
 }
@@ -214,6 +246,8 @@ fn the_packaged_configuration_shows_the_defaults() {
         "directory",
         "env",
         "watchdog",
+        "shared",
+        "release_command",
         "path",
         "lanes",
         "connections_per_address_max",

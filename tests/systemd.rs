@@ -10,6 +10,10 @@
     reason = "a test fails by panicking; clippy knows it in #[test] functions only"
 )]
 #![allow(
+    clippy::print_stderr,
+    reason = "what was measured goes to stderr: cargo test --test systemd -- --nocapture"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
@@ -19,6 +23,7 @@ mod world;
 use gapless::api::{Status, UpgradeVerdict};
 use std::time::{Duration, Instant};
 use world::container::{self, Container};
+use world::load::idle_that_fit;
 use world::{Behaviour, alone, beside_others, eventually, is_long, skip, version};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -421,6 +426,8 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     assert_eq!(the_version(container), "v1");
     assert!(container.status().healthy);
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    container.sh("rm /etc/gapless/gapless.toml && systemctl restart gapless.service");
+    releases_survive_a_reboot(container);
     stop_and_expect_nothing_left(container);
     assert_eq!(admin_socket(container), None);
 }
@@ -430,6 +437,75 @@ fn admin_socket(container: &Container) -> Option<String> {
     let sockets = container.sh("ss -Hltne sport = 8889");
     let inode = sockets.split_whitespace().find(|it| it.starts_with("ino:"));
     inode.map(str::to_owned)
+}
+
+/// From nothing: greeting, deploys, rollback, a stopped service, a full disk, a reboot.
+fn releases_survive_a_reboot(container: &mut Container) {
+    container.systemctl("stop gapless.service");
+    container.systemctl("start gapless.service");
+    let greeting = container.get("/");
+    assert!(
+        greeting.contains("sudo gapless deploy ./myapp"),
+        "{greeting}"
+    );
+    for version in ["d1", "d2", "d3"] {
+        write_app(container, version);
+    }
+    container.sh("gapless deploy /root/d1 --release d1");
+    let load = container.load(&[]);
+    container.sh("tar c -C /root/d2 . | gapless deploy - --release d2");
+    assert_eq!(the_version(container), "d2");
+    container.sh("gapless rollback");
+    assert_eq!(the_version(container), "d1");
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    let secret = "/srv/gapless/gapless/current/.env";
+    assert_eq!(
+        container.sh(&format!("runuser -u gapless -- cat {secret}")),
+        "d1"
+    );
+    let stranger = container.try_sh(&format!("runuser -u nobody -- cat {secret}"));
+    assert!(!stranger.status.success(), "{stranger}");
+    container.sh("test -d /var/lib/gapless/shared/uploads");
+    container.sh("runuser -u gapless -- touch /srv/gapless/gapless/current/uploads/x");
+
+    container.sh("mount -t tmpfs -o size=1m full /srv/gapless/gapless/incoming");
+    let refused = container.try_sh("gapless deploy /root/d3 --release d3");
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused.stderr.contains("does not fit any more"),
+        "{refused}"
+    );
+    container.sh("umount /srv/gapless/gapless/incoming");
+
+    container.systemctl("stop gapless.service");
+    let said = container.sh("gapless deploy /root/d3 --release d3");
+    assert!(
+        said.contains("gapless.service, by systemctl start"),
+        "{said}"
+    );
+    assert_eq!(the_version(container), "d3");
+    container.reboot();
+    assert_eq!(the_version(container), "d3");
+    assert!(
+        container
+            .sh("gapless releases")
+            .contains("d3       current   healthy")
+    );
+    assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
+}
+
+fn write_app(container: &Container, version: &str) {
+    let config = format!(
+        "[app]\ncommand = [\"/srv/probe/probe-app\"]\nsettle = \"100ms\"\nshared = [\"uploads\"]\n\
+         env = {{ PROBE_VERSION = \"{version}\" }}\n"
+    );
+    container.sh(&format!("mkdir /root/{version}"));
+    container.push(
+        &format!("/root/{version}/gapless.toml"),
+        config.as_bytes(),
+        0o644,
+    );
+    container.push(&format!("/root/{version}/.env"), version.as_bytes(), 0o600);
 }
 
 /// Point 9.
@@ -536,6 +612,61 @@ fn instances_of_the_template_have_their_own_user_and_socket(container: &mut Cont
     }
 }
 
+/// Times `systemctl is-active` again and again, until told to stop: milliseconds, one in a line.
+const ASK_SYSTEMD: &str = "while [ ! -e /run/asked-enough ]; do \
+    began=$(date +%s%N); systemctl is-active gapless.service >/dev/null; \
+    echo $((($(date +%s%N) - began) / 1000000)); done";
+/// More than at rest, on a machine that does all the rest, too.
+const SYSTEMD_STALL_MS: u64 = 200;
+
+/// The longest that systemd took to answer while `happen` ran, in milliseconds.
+fn longest_answer_of_systemd(container: &Container, happen: impl FnOnce()) -> u64 {
+    container.sh("rm -f /run/asked-enough");
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| container.sh(ASK_SYSTEMD));
+        happen();
+        container.sh("touch /run/asked-enough");
+        let said = asking.join().unwrap();
+        said.lines().map(|ms| ms.parse().unwrap()).max().unwrap()
+    })
+}
+
+/// All of them are with another front than `old`, which is gone.
+fn wait_moved(container: &Container, old: u32, many: u64) -> u32 {
+    eventually("all are with the next front", SOON, || {
+        let fronts = container.status().fronts;
+        let is_next = fronts.len() == 1 && fronts[0].pid != old && fronts[0].connections >= many;
+        is_next.then(|| fronts[0].pid)
+    })
+}
+
+/// Point 5 of the handover: the keeper keeps its fds in systemd, the fronts their connections out of it.
+fn thousands_of_idle_connections_move_and_systemd_answers_meanwhile(container: &mut Container) {
+    let wanted = if is_long() { 20_000 } else { 3000 };
+    let (many, allowed) = idle_that_fit(wanted);
+    let http = format!("[http]\nlanes = 2\nconnections_max = {allowed}");
+    container.serve_probe(&version("v1"), QUICK, &http);
+    let idle = container.load(&["--clients", "0", "--idle", &many.to_string()]);
+    let mut front = container.status().fronts[0].pid;
+    let rest = Duration::from_secs(1);
+    let at_rest = longest_answer_of_systemd(container, || idle.run_for(rest));
+    for what in ["systemctl restart gapless.service", "gapless upgrade"] {
+        let began = Instant::now();
+        let longest = longest_answer_of_systemd(container, || {
+            container.sh(what);
+            front = wait_moved(container, front, many);
+        });
+        eprintln!(
+            "{what}: {many} idle connections moved within {:?}; systemd answered within \
+             {longest} ms, at rest within {at_rest} ms",
+            began.elapsed()
+        );
+        assert!(longest <= at_rest + SYSTEMD_STALL_MS, "{longest} ms");
+    }
+    let counted = idle.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+}
+
 // ---- on both systemds
 
 macro_rules! on_both {
@@ -598,4 +729,21 @@ on_both! { alone:
     restarts_lose_nothing_though_the_app_boots_for_seconds:
         on_252_restarts_lose_nothing_though_the_app_boots_for_seconds,
         on_257_restarts_lose_nothing_though_the_app_boots_for_seconds;
+}
+
+#[test]
+fn on_257_thousands_of_idle_connections_move_and_systemd_answers_meanwhile_and_on_252_in_the_long_form()
+ {
+    let bases = if is_long() {
+        &container::BASES[..]
+    } else {
+        &container::BASES[1..2]
+    };
+    for base in bases {
+        on(
+            base,
+            alone,
+            thousands_of_idle_connections_move_and_systemd_answers_meanwhile,
+        );
+    }
 }

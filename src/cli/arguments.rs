@@ -2,6 +2,7 @@
 
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
+use crate::release::ReleaseId;
 use clap::{Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -13,7 +14,9 @@ Examples:
   gapless run -- bun server.ts     serve an app on http://127.0.0.1:8888, without systemd
   gapless check                    is /etc/gapless/gapless.toml right?
   systemctl start gapless.socket   serve it, from now on and after every reboot
-  sudo gapless reload              new processes of the app; no request is lost
+  sudo gapless deploy ./myapp      put an app into production; no request is lost
+  sudo gapless rollback            back to the release before
+  sudo gapless reload              new processes of the app
   gapless status                   is it fine?";
 
 /// Kept equal to `Exit` by a test.
@@ -27,6 +30,7 @@ Exit codes:
   5  the configuration is invalid; nothing was started
   6  the new generation or gapless is unhealthy, the old one serves
   7  out of time; gapless status shows what became of it
+  8  another deploy is at work; its holder is named
 
 Manuals: gapless(1), gapless.toml(5)";
 
@@ -56,6 +60,12 @@ pub enum Command {
     Serve(ServeArgs),
     /// Serve an app in the foreground, without systemd
     Run(RunArgs),
+    /// Put an app into production: stage it, start it, swap it in when it is healthy
+    Deploy(DeployArgs),
+    /// Go back to the release before, or to any that is there
+    Rollback(RollbackArgs),
+    /// What is in the store: which release is current, which ran before, what failed
+    Releases(ReleasesArgs),
     /// Replace the app's processes without losing a request, and wait until that is decided
     Reload(ReloadArgs),
     /// Replace gapless itself by its installed binary, without touching the app
@@ -66,6 +76,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Log more, or less, from now until the next reload
     LogLevel(LogLevelArgs),
+    /// What a shell completes after `gapless` (the packages install it)
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
@@ -139,6 +152,7 @@ impl RunArgs {
                 workers: self.workers,
                 directory,
             },
+            ..ConfigSource::default()
         }
     }
 }
@@ -191,6 +205,70 @@ pub struct AdoptCheckArgs {
     pub config: Option<PathBuf>,
 }
 
+/// `gapless deploy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+PATH is a directory, a tar archive (.tar, .tar.gz, .tar.zst), a jar, an ELF program or an executable
+script; - is any of them but a directory, on standard input. What to run says, in this order:
+[app] command in /etc/gapless/NAME.toml, CMD, gapless.toml in the release, or what is found there:
+Procfile (web:), one jar, an Elixir release or bin/server, one ELF program, package.json (bun or npm),
+a Python venv with gunicorn or uvicorn, config.ru.
+
+Returns when it is decided: 0, the release is live; 5, nothing was started; 6, the release did not
+become live, and the old one serves as before; 8, somebody else deploys.
+
+Examples:
+  sudo gapless deploy ./myapp
+  sudo gapless deploy target/app.jar --name shop
+  sudo gapless deploy . -- bin/server --quiet
+  tar c . | ssh HOST sudo gapless deploy -")]
+pub struct DeployArgs {
+    /// What to deploy; - reads standard input
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The instance: gapless, or NAME of gapless@NAME.service
+    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    pub name: InstanceName,
+    /// Name of the release, instead of the date and a number
+    #[arg(long, value_name = "ID")]
+    pub release: Option<ReleaseId>,
+    /// Program and arguments, relative to the release
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `gapless rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The same path as a deploy, from a directory that is there already; same exit codes.
+
+Examples:
+  sudo gapless rollback
+  sudo gapless rollback 20261120-3 --name shop")]
+pub struct RollbackArgs {
+    /// The release; the one before the current one
+    #[arg(value_name = "ID")]
+    pub release: Option<ReleaseId>,
+    /// The instance: gapless, or NAME of gapless@NAME.service
+    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    pub name: InstanceName,
+}
+
+/// `gapless releases`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Newest first. Examples:
+  gapless releases
+  gapless releases --name shop --json | jq -r '.releases[].id'")]
+pub struct ReleasesArgs {
+    /// The instance: gapless, or NAME of gapless@NAME.service
+    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    pub name: InstanceName,
+    /// Everything, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `gapless status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -237,6 +315,14 @@ pub struct LogLevelArgs {
     /// The instance; gapless, or the only one that runs in the foreground
     #[arg(value_name = "NAME")]
     pub name: Option<InstanceName>,
+}
+
+/// `gapless completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
 }
 
 /// `gapless handover`

@@ -3,6 +3,7 @@
 mod settings;
 
 use super::client::{self, ANSWER_LIMIT};
+use super::deploy::{self, DeployError};
 use super::instance::{self, InstanceName};
 use super::output::{printable, say};
 use super::{CheckArgs, CliError, Exit};
@@ -19,11 +20,7 @@ use std::path::Path;
 
 /// Starts nothing; asks a running keeper, if there are limits, whether its unit lets them be.
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
-    let source = ConfigSource {
-        file: Some(args.file.clone()),
-        ..ConfigSource::default()
-    };
-    let config = config::load(&source)?;
+    let config = config::load(&source(&args.file)?)?;
     say(&render(&args.file, &config));
     if let Some(doubt) = doubt(&args.file, &config.limits) {
         let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
@@ -59,12 +56,36 @@ fn status_of(name: &InstanceName) -> Option<Status> {
     answer.read().ok()
 }
 
+/// The file of an instance counts together with what is deployed there.
+fn source(file: &Path) -> Result<ConfigSource, DeployError> {
+    let name = file
+        .file_stem()
+        .and_then(|name| name.to_str()?.parse().ok());
+    let name = name.filter(|name| deploy::configuration(name) == file);
+    let store = name.map(|name| instance::store(&name));
+    let release = match &store {
+        Some(store) => store.current()?.map(|id| store.source(&id)).transpose()?,
+        None => None,
+    };
+    Ok(ConfigSource {
+        file: Some(file.to_owned()),
+        may_be_bare: store.is_some() && release.is_none(),
+        release,
+        ..ConfigSource::default()
+    })
+}
+
 fn render(file: &Path, config: &Config) -> String {
     let green = Style::new().fg_color(Some(AnsiColor::Green.into())).bold();
     let app = &config.app;
+    let command = if app.command.is_empty() {
+        "none yet; next: sudo gapless deploy ./myapp".to_owned()
+    } else {
+        shown_command(&app.command)
+    };
     let mut lines = vec![
         format!("{green}OK{green:#}  {}", file.display()),
-        format!("  command    {}", shown_command(&app.command)),
+        format!("  command    {command}"),
         format!("  directory  {}", app.directory.display()),
         format!("  listen     {}", shown_listen(app.listen)),
         format!("  workers    {}", app.workers),

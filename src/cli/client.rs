@@ -5,8 +5,9 @@
 use super::Exit;
 use super::instance::{Instance, start_command};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// For answers that need no work.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// systemd starts the next keeper within milliseconds, on a busy machine within seconds.
+const BACK_LIMIT: Duration = Duration::from_secs(30);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// A larger answer is none of a keeper's.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -99,6 +104,9 @@ impl ClientError {
     }
 }
 
+/// Why an exchange ended early.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
 /// What a keeper answered.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -132,6 +140,104 @@ pub(super) fn ask(
     limit: Option<Duration>,
 ) -> Result<Answer, ClientError> {
     runtime()?.block_on(ask_async(instance, method, path, limit))
+}
+
+/// An answer that grows: one line after the other.
+pub(super) struct Lines {
+    what: String,
+    runtime: Runtime,
+    /// The connection ends with it.
+    _sender: SendRequest<Empty<Bytes>>,
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+/// Asks once, without a limit for the answer: the keeper's own hold.
+pub(super) fn follow(instance: &Instance, path: &str) -> Result<Lines, ClientError> {
+    let runtime = runtime()?;
+    let what = format!("{} {path}", Method::POST);
+    let (sender, response) = runtime.block_on(async {
+        let stream = connect(instance, &what, CONNECT_LIMIT).await?;
+        let broken = |source| ClientError::Broken {
+            what: what.clone(),
+            source,
+        };
+        begin(stream, path).await.map_err(broken)
+    })?;
+    let status = response.status();
+    let mut lines = Lines {
+        what: what.clone(),
+        runtime,
+        _sender: sender,
+        body: response.into_body(),
+        rest: Vec::new(),
+    };
+    if status.is_success() {
+        return Ok(lines);
+    }
+    let body = lines.next()?.unwrap_or_default();
+    Err(ClientError::Refused { what, status, body })
+}
+
+async fn begin(
+    stream: UnixStream,
+    path: &str,
+) -> Result<(SendRequest<Empty<Bytes>>, Response<Incoming>), Broken> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // An error shows where the answer is read.
+    tokio::spawn(connection);
+    let response = sender.send_request(request(Method::POST, path)?).await?;
+    Ok((sender, response))
+}
+
+impl Lines {
+    /// Blocks until there is one; none at the end.
+    pub fn next(&mut self) -> Result<Option<String>, ClientError> {
+        let Self {
+            runtime,
+            body,
+            rest,
+            what,
+            ..
+        } = self;
+        let line = runtime.block_on(next_line(body, rest));
+        line.map_err(|source| ClientError::Broken {
+            what: what.clone(),
+            source,
+        })
+    }
+}
+
+/// Blocks until somebody answers again, at most for a while.
+pub(super) fn wait_until_back(instance: &Instance) -> Result<(), ClientError> {
+    let ask = || ask_async(instance, Method::GET, "/status", Some(ANSWER_LIMIT));
+    let back = async {
+        // Nobody tells when the next keeper listens, and a dying one still takes connections.
+        while ask().await.is_err() {
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+    };
+    let waited = runtime()?.block_on(async { timeout(BACK_LIMIT, back).await });
+    waited.map_err(|_| ClientError::TimedOut {
+        what: "GET /status".to_owned(),
+        limit: BACK_LIMIT,
+    })
+}
+
+async fn next_line(body: &mut Incoming, rest: &mut Vec<u8>) -> Result<Option<String>, Broken> {
+    loop {
+        if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+        }
+        if rest.len() > ANSWER_BYTES_MAX {
+            return Err("a line without an end".into());
+        }
+        match body.frame().await {
+            Some(frame) => rest.extend_from_slice(&frame?.into_data().unwrap_or_default()),
+            None => return Ok(None),
+        }
+    }
 }
 
 /// For commands that ask more than once.
@@ -171,10 +277,7 @@ async fn ask_once(
         limit,
     };
     let connect_limit = limit.map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT));
-    let stream = timeout(connect_limit, UnixStream::connect(&instance.socket))
-        .await
-        .map_err(|_| out_of_time(connect_limit))?
-        .map_err(|error| refused_connection(instance, error))?;
+    let stream = connect(instance, &what, connect_limit).await?;
     let exchange = exchange(stream, method, path);
     let answered = match limit {
         Some(limit) => timeout(limit, exchange)
@@ -188,6 +291,28 @@ async fn ask_once(
     };
     let (status, body) = answered.map_err(broken)?;
     Ok(Answer { what, status, body })
+}
+
+async fn connect(
+    instance: &Instance,
+    what: &str,
+    limit: Duration,
+) -> Result<UnixStream, ClientError> {
+    timeout(limit, UnixStream::connect(&instance.socket))
+        .await
+        .map_err(|_| ClientError::TimedOut {
+            what: what.to_owned(),
+            limit,
+        })?
+        .map_err(|error| refused_connection(instance, error))
+}
+
+fn request(method: Method, path: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "gapless")
+        .body(Empty::new())
 }
 
 fn refused_connection(instance: &Instance, error: io::Error) -> ClientError {
@@ -214,14 +339,10 @@ async fn exchange(
     stream: UnixStream,
     method: Method,
     path: &str,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(StatusCode, Bytes), Broken> {
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "gapless")
-        .body(Empty::new())?;
+        http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let request = request(method, path)?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -21,11 +21,13 @@ pub enum Exit {
     Unhealthy,
     /// 7: not decided in time.
     TimedOut,
+    /// 8: another deploy or rollback is at work.
+    Locked,
 }
 
 impl Exit {
     /// Every way to end, by code.
-    pub const ALL: [Exit; 8] = [
+    pub const ALL: [Exit; 9] = [
         Exit::Done,
         Exit::Failed,
         Exit::Usage,
@@ -34,6 +36,7 @@ impl Exit {
         Exit::ConfigInvalid,
         Exit::Unhealthy,
         Exit::TimedOut,
+        Exit::Locked,
     ];
 
     /// The number.
@@ -47,6 +50,7 @@ impl Exit {
             Exit::ConfigInvalid => 5,
             Exit::Unhealthy => 6,
             Exit::TimedOut => 7,
+            Exit::Locked => 8,
         }
     }
 
@@ -61,6 +65,7 @@ impl Exit {
             Exit::ConfigInvalid => "the configuration is invalid; nothing was started",
             Exit::Unhealthy => "the new generation or gapless is unhealthy, the old one serves",
             Exit::TimedOut => "out of time; gapless status shows what became of it",
+            Exit::Locked => "another deploy is at work; its holder is named",
         }
     }
 }

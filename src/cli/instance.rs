@@ -4,6 +4,7 @@
 //! theirs with the other files of the user's session.
 
 use super::Exit;
+use crate::release::store::{self, Store};
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -174,6 +175,13 @@ pub fn runtime_directories(name: &InstanceName) -> Vec<PathBuf> {
 /// `/etc/gapless/NAME.toml`
 pub fn config_file(name: &InstanceName) -> PathBuf {
     Path::new("/etc/gapless").join(format!("{name}.toml"))
+}
+
+/// Where the releases of an instance are: below `/srv/gapless`, or `$GAPLESS_STORE`.
+pub(super) fn store(name: &InstanceName) -> Store {
+    let stores = std::env::var_os("GAPLESS_STORE").filter(|value| !value.is_empty());
+    let stores = stores.map_or_else(|| PathBuf::from(store::ROOT), PathBuf::from);
+    Store::new(&stores, name.as_str())
 }
 
 /// An instance to talk to.

@@ -25,7 +25,7 @@ pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
     Ok(exit(outcome.verdict))
 }
 
-fn exit(verdict: Verdict) -> Exit {
+pub(super) fn exit(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Live => Exit::Done,
         Verdict::Unhealthy => Exit::Unhealthy,
@@ -56,7 +56,7 @@ fn render(outcome: &ReloadOutcome, superseded: &[GenerationId], unit: &str) -> S
     match outcome.verdict {
         Verdict::Live => render_live(outcome, superseded),
         Verdict::Unhealthy | Verdict::TimedOut | Verdict::ConfigInvalid | Verdict::Stopping => {
-            render_failed(outcome, unit)
+            render_failed(outcome, unit, "reload")
         }
     }
 }
@@ -74,21 +74,21 @@ fn render_live(outcome: &ReloadOutcome, superseded: &[GenerationId]) -> String {
     format!("{green}{generation} is live{green:#} after {after:.2} s{finishing}")
 }
 
-fn render_failed(outcome: &ReloadOutcome, unit: &str) -> String {
+pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> String {
     let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
     let generation = named(outcome.generation);
     let (what, advice) = match outcome.verdict {
         Verdict::Live | Verdict::Unhealthy => (
             format!("{generation} did not become live"),
-            log_advice(unit, "correct the app"),
+            log_advice(unit, "correct the app", verb),
         ),
         Verdict::TimedOut => (
             format!("{generation} was not ready in time"),
-            log_advice(unit, "see why it is slow, or raise boot in [app]"),
+            log_advice(unit, "see why it is slow, or raise boot in [app]", verb),
         ),
         Verdict::ConfigInvalid => (
             "the configuration is invalid, nothing was started".to_owned(),
-            "correct the file, ask gapless check, then gapless reload".to_owned(),
+            format!("correct the file, ask gapless check, then gapless {verb}"),
         ),
         Verdict::Stopping => (
             "gapless is stopping, nothing was started".to_owned(),
@@ -113,8 +113,8 @@ fn render_failed(outcome: &ReloadOutcome, unit: &str) -> String {
     lines.join("\n")
 }
 
-fn log_advice(unit: &str, first: &str) -> String {
-    format!("{first}, then gapless reload; all it wrote: journalctl -u {unit}")
+fn log_advice(unit: &str, first: &str, verb: &str) -> String {
+    format!("{first}, then gapless {verb}; all it wrote: journalctl -u {unit}")
 }
 
 fn named(generation: Option<GenerationId>) -> String {
@@ -136,6 +136,7 @@ mod tests {
             ],
             elapsed_ms: 420,
             live: Some(GenerationId(7)),
+            release: None,
         }
     }
 

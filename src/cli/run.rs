@@ -32,6 +32,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         },
         runtime_directory,
         state_directory: None,
+        store: None,
         level,
     })?;
     Ok(Exit::Done)

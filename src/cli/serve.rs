@@ -1,7 +1,7 @@
 //! `gapless serve`: becomes the keeper of a unit.
 
 use super::{CliError, Exit, ServeArgs, config_file, system_directory};
-use crate::config::{ConfigSource, Overrides};
+use crate::config::ConfigSource;
 use crate::keeper::{self, Mode, Options};
 use crate::systemd::journal;
 use std::path::PathBuf;
@@ -20,11 +20,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         name: args.name.to_string(),
         source: ConfigSource {
             file: Some(file),
-            overrides: Overrides::default(),
+            ..ConfigSource::default()
         },
         mode: Mode::Systemd,
         runtime_directory,
         state_directory: directory("STATE_DIRECTORY").map(PathBuf::from),
+        store: Some(super::instance::store(&args.name)),
         level,
     })?;
     Ok(Exit::Done)

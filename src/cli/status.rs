@@ -160,6 +160,7 @@ fn generations(generations: &[GenerationStatus]) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "GEN",
+        "RELEASE",
         "STATE",
         "IN FLIGHT",
         "WORKER",
@@ -173,6 +174,7 @@ fn generations(generations: &[GenerationStatus]) -> Vec<String> {
     for generation in generations {
         let own = [
             generation.id.to_string(),
+            printable(&generation.release),
             printable(&generation.state),
             grouped(generation.leases),
         ];
@@ -191,7 +193,7 @@ fn generations(generations: &[GenerationStatus]) -> Vec<String> {
             table.add_row(own.into_iter().chain(age));
         }
     }
-    for index in [2, 4, 6, 7, 8, 9] {
+    for index in [3, 5, 7, 8, 9, 10] {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -237,7 +239,7 @@ fn remarks(generations: &[GenerationStatus]) -> Vec<String> {
 }
 
 /// `12,345`
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -261,7 +263,7 @@ fn span(seconds: u64) -> String {
 }
 
 /// `310 MiB`, `1.5 GiB`
-fn memory(bytes: u64) -> String {
+pub(super) fn memory(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
     const MIB: u64 = 1 << 20;
     if bytes >= GIB {
@@ -272,7 +274,7 @@ fn memory(bytes: u64) -> String {
 }
 
 /// `2026-11-20 14:02 UTC`: the same on every machine that looks.
-fn minute(unix_seconds: u64) -> String {
+pub(super) fn minute(unix_seconds: u64) -> String {
     i64::try_from(unix_seconds)
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
@@ -318,6 +320,7 @@ mod tests {
             why: None,
             age_seconds: 7500,
             leases: 3,
+            release: "shop-2".to_owned(),
             directory: "/srv/shop".into(),
             command: vec!["bin/server".to_owned()],
             workers,
@@ -367,6 +370,7 @@ mod tests {
             limits_obstacle: None,
             limits_not_in_force: None,
             last_upgrade: None,
+            state_directory: None,
         }
     }
 
@@ -383,10 +387,10 @@ mod tests {
   front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB
   requests   17 had to wait for a live generation, 2 were sent twice
 
-  GEN  STATE     IN FLIGHT  WORKER    PID                            AGE     CPU   MEMORY  RESPAWNS
-  g6   draining          3                                     2 h 5 min
-  g7   live              3  w0      91833  ready               2 h 5 min  12.3 s  310 MiB         0
-                            w1          -  waiting to respawn  2 h 5 min       -        -         1";
+  GEN  RELEASE  STATE     IN FLIGHT  WORKER    PID                            AGE     CPU   MEMORY  RESPAWNS
+  g6   shop-2   draining          3                                     2 h 5 min
+  g7   shop-2   live              3  w0      91833  ready               2 h 5 min  12.3 s  310 MiB         0
+                                     w1          -  waiting to respawn  2 h 5 min       -        -         1";
         assert_eq!(plain(&status()), expected);
     }
 
@@ -407,6 +411,7 @@ mod tests {
             last_lines: Vec::new(),
             elapsed_ms: 1,
             live: None,
+            release: None,
         });
         let expected = "\
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
@@ -418,8 +423,8 @@ mod tests {
   requests   17 had to wait for a live generation, 2 were sent twice
   last       reload failed: no command
 
-  GEN  STATE     IN FLIGHT  WORKER  PID                            AGE  CPU  MEMORY  RESPAWNS
-  g8   starting          3  w0        -  waiting to respawn  2 h 5 min    -       -         0
+  GEN  RELEASE  STATE     IN FLIGHT  WORKER  PID                            AGE  CPU  MEMORY  RESPAWNS
+  g8   shop-2   starting          3  w0        -  waiting to respawn  2 h 5 min    -       -         0
 
   g8: waiting for GET /health
   g8 w0 says: migrating";

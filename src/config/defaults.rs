@@ -23,7 +23,15 @@ impl AppConfig {
             drain: Duration::from_secs(15),
             stop: Duration::from_secs(10),
             watchdog: None,
+            release: None,
+            shared: Vec::new(),
+            release_command: None,
+            keep: Self::keep_by_default(),
         }
+    }
+
+    pub(super) fn keep_by_default() -> u32 {
+        5
     }
 }
 

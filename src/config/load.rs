@@ -16,6 +16,22 @@ pub struct ConfigSource {
     pub file: Option<PathBuf>,
     /// What the command line says.
     pub overrides: Overrides,
+    /// The release that is to run where the file names no directory: what the file leaves out comes
+    /// from there.
+    pub release: Option<ReleaseSource>,
+    /// It is no mistake that nothing is there to run yet, nor that there is no file.
+    pub may_be_bare: bool,
+}
+
+/// A release in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseSource {
+    /// Its name.
+    pub id: String,
+    /// Its files, a `gapless.toml` perhaps among them.
+    pub directory: PathBuf,
+    /// What it was deployed to run, unless the file says something else.
+    pub command: Option<Vec<String>>,
 }
 
 /// What the command line says; stronger than the file.
@@ -34,17 +50,76 @@ pub struct Overrides {
 /// # Errors
 /// All problems at once, each with its place and its remedy. Nothing was started or changed.
 pub fn load(source: &ConfigSource) -> Result<Config, ConfigError> {
+    let may_be_missing = source.may_be_bare || source.release.is_some();
     let text = match &source.file {
+        Some(file) if may_be_missing && is_missing(file) => String::new(),
         Some(file) => read(file)?,
         None => String::new(),
     };
     parse(&text, source)
 }
 
+/// What a file says that a release could say, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// `[app] directory`: then no release counts.
+    pub directory: bool,
+    /// `[app] command`
+    pub command: bool,
+}
+
+/// Looks only for these two; a file that is not there says neither.
+pub fn fixed(file: &Path) -> Fixed {
+    let text = if is_missing(file) {
+        String::new()
+    } else {
+        read(file).unwrap_or_default()
+    };
+    Fixed {
+        directory: written::names(&text, "directory"),
+        command: written::names(&text, "command"),
+    }
+}
+
+fn is_missing(file: &Path) -> bool {
+    matches!(file.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
 pub(super) fn parse(text: &str, source: &ConfigSource) -> Result<Config, ConfigError> {
-    let failed = |problems| ConfigError::new(source.file.as_deref(), text, problems);
-    let (written, mut problems) = written::read(text).map_err(failed)?;
-    let (config, more) = meant::mean(text, written, source);
+    let Some(release) = &source.release else {
+        return parse_both(text, None, source);
+    };
+    if written::names(text, "directory") {
+        let source = ConfigSource {
+            release: None,
+            ..source.clone()
+        };
+        return parse_both(text, None, &source);
+    }
+    let file = release.directory.join("gapless.toml");
+    if is_missing(&file) {
+        return parse_both(text, None, source);
+    }
+    let both = format!("{text}\n{}", read(&file)?);
+    parse_both(&both, Some(&(file, text.len() + 1)), source)
+}
+
+/// `beside`: the file of the release, and where in the text it begins.
+fn parse_both(
+    text: &str,
+    beside: Option<&(PathBuf, usize)>,
+    source: &ConfigSource,
+) -> Result<Config, ConfigError> {
+    let split = beside.map_or(text.len(), |(_, split)| *split);
+    let failed = |problems| {
+        let error = ConfigError::new(source.file.as_deref(), text, problems);
+        ConfigError {
+            beside: beside.cloned(),
+            ..error
+        }
+    };
+    let (written, mut problems) = written::read(text, split).map_err(failed)?;
+    let (config, more) = meant::mean(text, split, written, source);
     problems.extend(more);
     if problems.is_empty() {
         Ok(config)

@@ -20,6 +20,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -31,6 +32,9 @@ const TEN_MILLIS: Duration = Duration::from_millis(10);
 
 /// Processes of one generation.
 const WORKERS: RangeInclusive<u32> = 1..=256;
+
+/// Of the store; two are in use anyway.
+const KEEP: RangeInclusive<u32> = 2..=1000;
 
 /// Of one CPU: below, the kernel takes no quota; above, no machine has so many.
 const CPU_PERCENT: RangeInclusive<u32> = 1..=100_000;
@@ -48,9 +52,15 @@ const OURS: [&str; 7] = [
 ];
 
 /// Gives what was written its meaning.
-pub fn mean(text: &str, written: Written, source: &ConfigSource) -> (Config, Vec<Problem>) {
+pub fn mean(
+    text: &str,
+    split: usize,
+    written: Written,
+    source: &ConfigSource,
+) -> (Config, Vec<Problem>) {
     let mut meaning = Meaning {
         text,
+        split,
         problems: Vec::new(),
     };
     let has_path = written.health.path.clone();
@@ -70,10 +80,17 @@ pub fn mean(text: &str, written: Written, source: &ConfigSource) -> (Config, Vec
 /// What is being found out.
 pub(super) struct Meaning<'t> {
     text: &'t str,
+    /// From here on it is the file of the release.
+    split: usize,
     problems: Vec<Problem>,
 }
 
 impl Meaning<'_> {
+    /// It stands in the file of the release.
+    pub(super) fn is_of_release<T>(&self, placed: &Placed<T>) -> bool {
+        placed.span.start >= self.split
+    }
+
     pub(super) fn report<T>(
         &mut self,
         placed: &Placed<T>,
@@ -190,6 +207,10 @@ impl Meaning<'_> {
             drain: self.duration(app.drain, Duration::ZERO..=HOUR, default.drain),
             stop: self.duration(app.stop, Duration::ZERO..=HOUR, default.stop),
             watchdog: self.optional(app.watchdog, &(SECOND..=HOUR), AsDuration),
+            release: source.release.as_ref().map(|release| release.id.clone()),
+            shared: self.shared(app.shared),
+            release_command: self.release_command(app.release_command),
+            keep: self.number(app.keep, KEEP, AppConfig::keep_by_default()),
             ..default
         }
     }
@@ -250,6 +271,49 @@ impl Meaning<'_> {
         let hint = Some("one worker only".to_owned());
         let remedy = "let the app listen on $PORT and write listen = \"port\", or set workers = 1";
         self.report(placed, message, hint, remedy.to_owned());
+    }
+
+    /// Each a place of its own inside the release.
+    fn shared(&mut self, written: Maybe<Vec<String>>) -> Vec<PathBuf> {
+        let Some(placed) = written else {
+            return Vec::new();
+        };
+        let mut shared: Vec<PathBuf> = Vec::new();
+        for name in &placed.value {
+            let path: PathBuf = Path::new(name).components().collect();
+            let is_inside = path
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
+            let is_apart = shared
+                .iter()
+                .all(|other| !path.starts_with(other) && !other.starts_with(&path));
+            if is_inside && is_apart && path.file_name().is_some() {
+                shared.push(path);
+            } else {
+                let message = format!("{}: {name:?} cannot be shared", placed.key);
+                let remedy = "write relative paths of directories in the release, none inside \
+                              another: shared = [\"uploads\", \"var/cache\"]";
+                self.report(&placed, message, None, remedy.to_owned());
+            }
+        }
+        shared
+    }
+
+    fn release_command(&mut self, written: Maybe<Vec<String>>) -> Option<Vec<String>> {
+        let placed = written?;
+        let is_whole = placed.value.iter().all(|part| !part.contains('\0'));
+        if is_whole
+            && placed
+                .value
+                .first()
+                .is_some_and(|program| !program.trim().is_empty())
+        {
+            return Some(placed.value);
+        }
+        let message = format!("{} names no program", placed.key);
+        let remedy = "name program and arguments: release_command = [\"bin/migrate\"]";
+        self.report(&placed, message, None, remedy.to_owned());
+        None
     }
 
     fn env(&mut self, written: BTreeMap<String, Placed<String>>) -> BTreeMap<String, String> {

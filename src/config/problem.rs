@@ -76,6 +76,8 @@ pub struct ConfigError {
     pub text: String,
     /// In the order of the file; those without a place come last.
     pub problems: Vec<Problem>,
+    /// A second file, the release's, and where in the text it begins.
+    pub beside: Option<(PathBuf, usize)>,
 }
 
 impl ConfigError {
@@ -90,6 +92,26 @@ impl ConfigError {
             file: file.map(Path::to_owned),
             text: text.to_owned(),
             problems,
+            beside: None,
+        }
+    }
+
+    /// In which file a problem is, what that says, and where there.
+    fn locate(&self, problem: &Problem) -> (Option<&Path>, &str, Option<Place>) {
+        let (first, beside) = match &self.beside {
+            Some((path, split)) => {
+                let parts = self.text.split_at_checked(*split);
+                let (first, second) = parts.unwrap_or((&self.text, ""));
+                (first, Some((path, second, *split)))
+            }
+            None => (self.text.as_str(), None),
+        };
+        match (&problem.place, beside) {
+            (Some(place), Some((path, second, split))) if place.span.start >= split => {
+                let span = place.span.start - split..place.span.end.saturating_sub(split);
+                (Some(path), second, Some(Place::new(second, span)))
+            }
+            (place, _) => (self.file.as_deref(), first, place.clone()),
         }
     }
 
@@ -99,10 +121,10 @@ impl ConfigError {
         let Some(first) = self.problems.first() else {
             return "invalid configuration".to_owned();
         };
-        let place = match (&self.file, &first.place) {
-            (Some(file), Some(place)) => format!("{}:{}: ", file.display(), place.line),
-            (Some(file), None) => format!("{}: ", file.display()),
-            (None, _) => String::new(),
+        let place = match self.locate(first) {
+            (Some(file), _, Some(place)) => format!("{}:{}: ", file.display(), place.line),
+            (Some(file), _, None) => format!("{}: ", file.display()),
+            (None, _, _) => String::new(),
         };
         let advice = first
             .hint
@@ -160,22 +182,24 @@ struct Report<'a> {
     problem: &'a Problem,
     title: String,
     excerpt: Option<Excerpt<'a>>,
+    place: Option<Place>,
 }
 
 impl<'a> Report<'a> {
     fn new(problem: &'a Problem, error: &'a ConfigError) -> Self {
-        let file = error.file.as_ref().map(|file| file.display().to_string());
+        let (file, text, place) = error.locate(problem);
+        let file = file.map(|file| file.display().to_string());
         let title = match (&file, &problem.place) {
             (Some(file), None) => format!("{file}: {}", problem.message),
             (Some(_) | None, _) => problem.message.clone(),
         };
         let file = file.unwrap_or_else(|| "configuration".to_owned());
-        let text = error.text.as_str();
-        let excerpt = problem.place.as_ref().map(|_| Excerpt { file, text });
+        let excerpt = place.as_ref().map(|_| Excerpt { file, text });
         Self {
             problem,
             title,
             excerpt,
+            place,
         }
     }
 }
@@ -241,7 +265,7 @@ impl Diagnostic for Report<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let place = self.problem.place.as_ref()?;
+        let place = self.place.as_ref()?;
         let length = place.span.end.saturating_sub(place.span.start);
         let span = SourceSpan::new(place.span.start.into(), length);
         let hint = self.problem.hint.clone();

@@ -21,6 +21,8 @@ enum Unfit {
     Missing,
     #[error("is not a directory")]
     NotADirectory,
+    #[error("is outside of the release")]
+    Outside,
     #[error("is a directory, not a program")]
     Directory,
     #[error("is not executable")]
@@ -58,11 +60,14 @@ pub(super) fn directory(
             }
         };
     }
-    let beside = source
-        .file
-        .as_deref()
-        .and_then(Path::parent)
-        .unwrap_or(Path::new(""));
+    let beside = match &source.release {
+        Some(release) => &release.directory,
+        None => source
+            .file
+            .as_deref()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("")),
+    };
     let Some(placed) = &app.directory else {
         return if app.has_directory {
             None
@@ -71,7 +76,11 @@ pub(super) fn directory(
         };
     };
     let directory = beside.join(&placed.value);
-    match resolve(&directory) {
+    let resolved = resolve(&directory).and_then(|resolved| match &source.release {
+        Some(release) if !resolved.starts_with(resolve(&release.directory)?) => Err(Unfit::Outside),
+        Some(_) | None => Ok(resolved),
+    });
+    match resolved {
         Ok(directory) => Some(directory),
         Err(why) => {
             let message = format!("{}: {} {why}", placed.key, directory.display());
@@ -119,10 +128,16 @@ pub(super) fn command(
     directory: Option<&Path>,
     source: &ConfigSource,
 ) -> Vec<String> {
-    let asked = source.overrides.command.as_ref();
+    let deployed = source.release.as_ref().and_then(|it| it.command.as_ref());
+    // What was said with the deploy is newer than what lies in the release.
+    let deployed = deployed.filter(|_| {
+        let written = app.command.as_ref();
+        written.is_none_or(|placed| meaning.is_of_release(placed))
+    });
+    let asked = source.overrides.command.as_ref().or(deployed);
     let place = app.command.as_ref().filter(|_| asked.is_none());
     let Some(command) = asked.or(place.map(|placed| &placed.value)) else {
-        if !app.means_command {
+        if !app.means_command && !source.may_be_bare {
             let message = "there is no command: nothing says what to run".to_owned();
             meaning.report_elsewhere(message, no_command_remedy(source));
         }

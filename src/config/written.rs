@@ -11,7 +11,7 @@ use reader::{Reader, Section};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 /// A value, the key it was written under, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,9 @@ pub struct AppWritten {
     pub drain: Maybe<Duration>,
     pub stop: Maybe<Duration>,
     pub watchdog: Maybe<Duration>,
+    pub shared: Maybe<Vec<String>>,
+    pub release_command: Maybe<Vec<String>>,
+    pub keep: Maybe<i64>,
 }
 
 /// `[health]`
@@ -152,12 +155,18 @@ pub fn known_tables() -> Vec<KnownTable> {
     reader.known
 }
 
-/// Reads a whole file; the problems beside it do not keep the rest from being read.
+/// Reads a whole file; the problems beside it do not keep the rest from being read. From `split` on
+/// the text is a second file, of which only those keys count that the first leaves out.
 ///
 /// # Errors
 /// A file with syntax errors gives only those: what the rest means is unsure.
-pub fn read(text: &str) -> Result<(Written, Vec<Problem>), Vec<Problem>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
+pub fn read(text: &str, split: usize) -> Result<(Written, Vec<Problem>), Vec<Problem>> {
+    let (first, second) = text.split_at_checked(split).unwrap_or((text, ""));
+    // So that every place in it is one in the whole text.
+    let second = " ".repeat(first.len()) + second;
+    let (mut document, mut errors) = DeTable::parse_recoverable(first);
+    let (beside, more) = DeTable::parse_recoverable(&second);
+    errors.extend(more);
     if !errors.is_empty() {
         let syntax = errors
             .iter()
@@ -165,10 +174,33 @@ pub fn read(text: &str) -> Result<(Written, Vec<Problem>), Vec<Problem>> {
             .collect();
         return Err(first_of_each_line(syntax));
     }
+    merge(document.get_mut(), beside.into_inner());
     let mut reader = Reader::new(text, document.into_inner());
     let mut written = reader.document();
     written.app.means_command |= reader.report_unknown();
     Ok((written, reader.problems))
+}
+
+/// Adds what is not there yet, also within tables.
+fn merge<'t>(first: &mut DeTable<'t>, second: DeTable<'t>) {
+    for (key, value) in second {
+        let Some(there) = first.get_mut(key.get_ref().as_ref()) else {
+            first.insert(key, value);
+            continue;
+        };
+        if let (DeValue::Table(there), DeValue::Table(more)) = (there.get_mut(), value.into_inner())
+        {
+            merge(there, more);
+        }
+    }
+}
+
+/// The file has this key in `[app]`.
+pub fn names(text: &str, key: &str) -> bool {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let app = document.get_ref().get("app");
+    let app = app.and_then(|app| app.get_ref().as_table());
+    app.is_some_and(|app| app.contains_key(key))
 }
 
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
@@ -206,6 +238,10 @@ impl AppWritten {
             drain: section.duration("drain", r#"drain = "15s""#),
             stop: section.duration("stop", r#"stop = "10s""#),
             watchdog: section.duration("watchdog", r#"watchdog = "30s""#),
+            shared: section.texts("shared", r#"shared = ["uploads"]"#),
+            release_command: section
+                .texts("release_command", r#"release_command = ["bin/migrate"]"#),
+            keep: section.number("keep", "keep = 5"),
         }
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Visit {
     pub(super) introduced: Option<Introduced>,
     /// Kept to its end.
     pub(super) seat: Seat,
+    /// For so long when it came.
+    pub(super) idle: Duration,
 }
 
 /// Serves a connection that just came.
@@ -83,6 +85,7 @@ pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
         fd,
         bytes,
         introduced,
+        idle,
     } = parked;
     let socket = Socket::from_fd(fd).and_then(|socket| Ok((socket.peer()?, socket)));
     match socket {
@@ -95,6 +98,7 @@ pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
                 socket,
                 introduced,
                 seat,
+                idle,
             };
             serve(lane, visit, bytes);
         }
@@ -115,6 +119,7 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
     };
     let fits = prefix.len() <= parcel::BYTES_MAX;
     let progress = Rc::new(Progress::new(fits));
+    progress.was_idle(visit.idle);
     let entered = lane.enter(&progress);
     let client = Rc::new(Client {
         lane: Rc::clone(lane),
@@ -126,6 +131,7 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
         socket,
         introduced,
         seat,
+        ..
     } = visit;
     // Not in the task: it begins later, and a connection that only waits for it is settled.
     let slot = lane.slot(&socket, introduced);
@@ -164,6 +170,7 @@ async fn run(
                 socket,
                 introduced,
                 seat,
+                idle: client.progress.idle(),
             };
             move_on(client, visit, read).await;
         }
@@ -311,13 +318,14 @@ async fn move_on(client: &Client, visit: Visit, bytes: Bytes) {
     if bytes.len() > parcel::BYTES_MAX {
         return serve(&client.lane, visit, bytes);
     }
-    let introduced = visit.introduced;
+    let (introduced, idle) = (visit.introduced, visit.idle);
     match visit.socket.into_fd() {
         Ok(fd) => {
             let parked = Parked {
                 fd,
                 bytes,
                 introduced,
+                idle,
             };
             client.lane.park(parked).await;
         }

@@ -7,6 +7,7 @@ mod states;
 mod wires;
 
 use super::FrontError;
+use super::introduction::TurnedAway;
 use super::lane::{Event, LaneState, LaneThread, Mode, Order};
 use super::outbox::Outbox;
 use super::parcel::{Outgoing, Parked};
@@ -24,9 +25,9 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use wires::{end_workers, order, receive, receive_parcel, say, send_parcel};
 
 /// Between two reports while something changes.
@@ -35,6 +36,16 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The kernel limits fds in flight per user (unix(7), ETOOMANYREFS): they become fewer as the
 /// other end reads, and nobody tells us.
 const FLIGHT_DELAY: Duration = Duration::from_millis(20);
+
+/// Between two lines about connections that were shed.
+const SHED_NEWS: Duration = Duration::from_secs(10);
+
+/// What the log says of connections that were shed: every one is counted in one line.
+#[derive(Debug, Default)]
+struct ShedNews {
+    told: u64,
+    at: Option<Instant>,
+}
 
 enum Turn {
     Said(Result<(ToFront, Vec<OwnedFd>), LinkError>),
@@ -61,6 +72,8 @@ pub(super) struct Hub {
     outgoing: Option<Outgoing>,
     /// Parcels that are being received.
     inherits: JoinSet<()>,
+    /// A permit for the next of their messages.
+    room: Arc<Semaphore>,
     cell: Option<Arc<CellOrder>>,
     /// Given to the lanes, and not yet served from by all.
     unacknowledged: VecDeque<u64>,
@@ -71,6 +84,7 @@ pub(super) struct Hub {
     /// The keeper asked, and waits for states as new as this.
     asked: Option<u64>,
     reported: Report,
+    shed: ShedNews,
     /// Of this process, as of the last tick.
     usage: Option<Usage>,
     /// Whose turn it is to get a connection.
@@ -101,6 +115,7 @@ impl Hub {
             outbox: Outbox::default(),
             outgoing: None,
             inherits: JoinSet::new(),
+            room: Arc::new(Semaphore::new(1)),
             cell: None,
             unacknowledged: VecDeque::new(),
             is_ready: false,
@@ -108,6 +123,7 @@ impl Hub {
             told: 0,
             asked: None,
             reported: Report::default(),
+            shed: ShedNews::default(),
             usage: None,
             turn: 0,
             tick,
@@ -131,6 +147,7 @@ impl Hub {
                 break why;
             }
         };
+        self.tell_shed(Duration::ZERO);
         self.say_last_words();
         tracing::debug!(front = %self.settings.id, why, "front ends");
         self.end_lanes();
@@ -168,6 +185,7 @@ impl Hub {
             Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
             Turn::Event(Event::Inherited(parked)) => self.share(parked).await,
             Turn::Tick => {
+                self.tell_shed(SHED_NEWS);
                 self.usage = usage::of(std::process::id());
                 self.ask_lanes_at_tick().await;
             }
@@ -175,6 +193,20 @@ impl Hub {
             Turn::Parcel(Err(error)) => self.parcel_failed(&error).await,
         }
         ControlFlow::Continue(())
+    }
+
+    fn tell_shed(&mut self, pause: Duration) {
+        let counters = self.states.total().counters;
+        let cause = TurnedAway::IdleWhenFull.cause();
+        let all = counters.connections_refused.get(cause).copied();
+        let closed = all.unwrap_or(0).saturating_sub(self.shed.told);
+        if closed == 0 || self.shed.at.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.shed.told = self.shed.told.saturating_add(closed);
+        self.shed.at = Some(Instant::now());
+        let allowed = self.settings.http.connections_max;
+        tracing::warn!(front = %self.settings.id, closed, allowed, "{closed} idle connections closed, those that were idle for longest: there were more than the {allowed} allowed; raise connections_max in [http], with LimitNOFILE= of the service");
     }
 
     async fn obey(&mut self, message: ToFront, fds: Vec<OwnedFd>) -> ControlFlow<&'static str> {
@@ -222,10 +254,10 @@ impl Hub {
     fn inherit(&mut self, fds: Vec<OwnedFd>) {
         let socket = fds.into_iter().next().map(Seqpacket::new);
         match socket {
-            Some(Ok(socket)) => drop(
-                self.inherits
-                    .spawn(receive_parcel(socket, self.events.clone())),
-            ),
+            Some(Ok(socket)) => {
+                let (events, room) = (self.events.clone(), Arc::clone(&self.room));
+                self.inherits.spawn(receive_parcel(socket, events, room));
+            }
             Some(Err(error)) => {
                 tracing::error!(%error, "cannot inherit connections, continuing: {error}");
             }
@@ -302,6 +334,15 @@ impl Hub {
             *given = given.saturating_add(u64::try_from(share.len()).unwrap_or(0));
             order(lane, Order::Adopt(share)).await;
         }
+        self.make_room();
+    }
+
+    /// Lets the next of a parcel come when what came fits.
+    fn make_room(&self) {
+        let max = u64::from(self.settings.http.connections_max);
+        if self.room.available_permits() == 0 && self.states.connections(&self.given) <= max {
+            self.room.add_permits(1);
+        }
     }
 
     async fn order_all(&self, make: impl Fn() -> Order) {
@@ -336,6 +377,7 @@ impl Hub {
         let before = self.states.total();
         let had_told = self.states.have_told(self.told);
         self.states.put(state);
+        self.make_room();
         let is_an_answer = !had_told && self.states.have_told(self.told);
         let now = self.states.total();
         if !self.is_ready && self.states.are_known() {

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 /// What a PROXY header said. It travels along when the connection moves to the next front.
@@ -177,6 +178,7 @@ fn admit(
                 socket,
                 introduced,
                 seat,
+                idle: Duration::ZERO,
             };
             connection::serve(lane, visit, prefix);
         }

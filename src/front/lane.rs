@@ -368,6 +368,32 @@ impl Lane {
             self.adopted.set(self.adopted.get().saturating_add(1));
             connection::serve_parked(self, one);
         }
+        if self.mode() == Mode::Serving {
+            self.shed_excess();
+        }
+    }
+
+    /// More came from another front than may be here: ends those that were idle for longest. With
+    /// those that are not idle, it takes until they are.
+    fn shed_excess(&self) {
+        let connections = self.connections.borrow();
+        let all = || connections.values().filter_map(Weak::upgrade);
+        let leaving = all().filter(|progress| progress.is_shed()).count();
+        let max = usize::try_from(self.connections_max).unwrap_or(usize::MAX);
+        let excess = connections
+            .len()
+            .saturating_sub(max)
+            .saturating_sub(leaving);
+        if excess == 0 {
+            return;
+        }
+        let spare = all().filter_map(|progress| Some((progress.spare_since()?.1, progress)));
+        let mut spare: Vec<_> = spare.collect();
+        spare.sort_by_key(|(since, _)| *since);
+        spare
+            .iter()
+            .take(excess)
+            .for_each(|(_, progress)| progress.shed());
     }
 
     fn state(&self) -> LaneState {
@@ -467,7 +493,11 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.lane.connections.borrow_mut().remove(&self.number);
         self.lane.room.notify_waiters();
-        if self.lane.mode() != Mode::Serving && self.lane.connections.borrow().is_empty() {
+        let is_last =
+            self.lane.mode() != Mode::Serving && self.lane.connections.borrow().is_empty();
+        // Another front may have more for us.
+        let fits_again = self.lane.open_connections() == self.lane.connections_max;
+        if is_last || fits_again {
             self.lane.news.notify_one();
         }
     }

@@ -96,6 +96,8 @@ pub(super) enum Claim {
     Wait,
     /// Nothing will come soon.
     Refused,
+    /// Nothing was ever deployed.
+    Bare,
 }
 
 /// One life of a worker.
@@ -109,6 +111,7 @@ enum Aim {
     },
     Hold,
     Refuse,
+    Bare,
 }
 
 /// See the module.
@@ -165,6 +168,7 @@ impl Live {
                 generation,
                 backends,
             } => self.aim_at(*generation, backends),
+            Target::Hold | Target::Refuse if cell.is_bare => Aim::Bare,
             Target::Hold => Aim::Hold,
             Target::Refuse => Aim::Refuse,
         };
@@ -203,7 +207,7 @@ impl Live {
     fn pools_of(&self, id: GenerationId) -> Vec<Rc<BackendPool>> {
         match &*self.aim.borrow() {
             Aim::Live { generation, pools } if generation.id == id => pools.clone(),
-            Aim::Live { .. } | Aim::Hold | Aim::Refuse => Vec::new(),
+            Aim::Live { .. } | Aim::Hold | Aim::Refuse | Aim::Bare => Vec::new(),
         }
     }
 
@@ -215,7 +219,7 @@ impl Live {
             generation.is_current.set(false);
             generation.departure.set(Some(match &*aim {
                 Aim::Live { .. } => Departure::Superseded(now),
-                Aim::Hold | Aim::Refuse => Departure::Withdrawn(now),
+                Aim::Hold | Aim::Refuse | Aim::Bare => Departure::Withdrawn(now),
             }));
         }
         let kept: &[Rc<BackendPool>] = match &*aim {
@@ -224,7 +228,7 @@ impl Live {
                 generation.departure.set(None);
                 pools
             }
-            Aim::Hold | Aim::Refuse => &[],
+            Aim::Hold | Aim::Refuse | Aim::Bare => &[],
         };
         if let Aim::Live { pools, .. } = old {
             let gone = pools
@@ -242,6 +246,7 @@ impl Live {
     pub(super) fn claim(self: &Rc<Self>, avoided: &[Life]) -> Claim {
         match &*self.aim.borrow() {
             Aim::Refuse => Claim::Refused,
+            Aim::Bare => Claim::Bare,
             Aim::Hold => Claim::Wait,
             Aim::Live { generation, pools } => match self.choose(pools, avoided) {
                 None => Claim::Wait,
@@ -299,7 +304,7 @@ impl Live {
                     pool.expire(now);
                 }
             }
-            Aim::Hold | Aim::Refuse => {}
+            Aim::Hold | Aim::Refuse | Aim::Bare => {}
         }
     }
 

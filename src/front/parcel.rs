@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Of the message format.
 pub(super) const VERSION: u8 = 1;
@@ -20,7 +21,7 @@ pub(super) const VERSION: u8 = 1;
 pub(super) const BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEADER_BYTES_MAX;
 
 /// Version, length, and JSON of [`FDS_MAX`] connections at some 20 bytes each, or 80 with the
-/// address of an introduced client.
+/// address of an introduced client, and how long it was idle.
 const HEADER_BYTES_MAX: usize = 24 * 1024;
 
 /// A connection that was taken out of hyper.
@@ -31,6 +32,8 @@ pub(super) struct Parked {
     pub(super) bytes: Bytes,
     /// Its PROXY header, which is not among the bytes, said this.
     pub(super) introduced: Option<Introduced>,
+    /// For so long when it left: who must close some closes those that were idle for longest.
+    pub(super) idle: Duration,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +48,16 @@ struct Entry {
     /// Whom the PROXY header named. Absent where there was none, and from fronts that know none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     introduced: Option<Introduced>,
+    /// How long it was idle. Absent from fronts that do not tell.
+    #[serde(default)]
+    idle_ms: u64,
+}
+
+/// The longest that is told: eleven days, as its digits have to fit into the header.
+const IDLE_MS_MAX: u64 = 999_999_999;
+
+fn told(idle: Duration) -> u64 {
+    u64::try_from(idle.as_millis()).map_or(IDLE_MS_MAX, |ms| ms.min(IDLE_MS_MAX))
 }
 
 /// A message that cannot be unpacked; the connections in it are closed.
@@ -78,6 +91,7 @@ pub(super) fn pack(queue: &VecDeque<Parked>) -> io::Result<(Vec<u8>, usize)> {
         .map(|parked| Entry {
             bytes: parked.bytes.len(),
             introduced: parked.introduced,
+            idle_ms: told(parked.idle),
         })
         .collect();
     let header = serde_json::to_vec(&Header { connections })?;
@@ -91,11 +105,19 @@ pub(super) fn pack(queue: &VecDeque<Parked>) -> io::Result<(Vec<u8>, usize)> {
     Ok((message, packed.len()))
 }
 
+/// What came of a message.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    pub(super) parked: Vec<Parked>,
+    /// Connections that the kernel closed because this process may have no more descriptors.
+    pub(super) closed: usize,
+}
+
 /// What [`pack`] packed.
 ///
 /// # Errors
 /// The fds are closed.
-pub(super) fn unpack(message: Incoming) -> Result<Vec<Parked>, ParcelError> {
+pub(super) fn unpack(message: Incoming) -> Result<Unpacked, ParcelError> {
     let mut rest = Bytes::from(message.bytes);
     let version = *rest.first().ok_or(ParcelError::Short)?;
     if version != VERSION {
@@ -111,22 +133,29 @@ pub(super) fn unpack(message: Incoming) -> Result<Vec<Parked>, ParcelError> {
     let header = rest.split_to(length);
     let header: Header = serde_json::from_slice(&header).map_err(|_error| ParcelError::Header)?;
     let (announced, fds) = (header.connections.len(), message.fds.len());
-    if announced != fds {
+    // Of a message that was cut off, the first descriptors are there, in their order.
+    if announced != fds && !(message.is_cut_off && fds < announced) {
         return Err(ParcelError::Count { announced, fds });
     }
     let mut parked = Vec::with_capacity(fds);
-    for (entry, fd) in header.connections.into_iter().zip(message.fds) {
+    let mut fds_left = message.fds.into_iter();
+    for entry in header.connections {
         if rest.len() < entry.bytes {
             return Err(ParcelError::Lengths);
         }
-        parked.push(Parked {
+        let bytes = rest.split_to(entry.bytes);
+        parked.extend(fds_left.next().map(|fd| Parked {
             fd,
-            bytes: rest.split_to(entry.bytes),
+            bytes,
             introduced: entry.introduced,
-        });
+            idle: Duration::from_millis(entry.idle_ms),
+        }));
     }
     if rest.is_empty() {
-        Ok(parked)
+        Ok(Unpacked {
+            parked,
+            closed: announced.saturating_sub(fds),
+        })
     } else {
         Err(ParcelError::Lengths)
     }
@@ -207,6 +236,7 @@ mod tests {
             fd: fd(),
             bytes: Bytes::copy_from_slice(bytes),
             introduced: None,
+            idle: Duration::from_secs(1),
         }
     }
 
@@ -216,12 +246,14 @@ mod tests {
         Incoming {
             bytes,
             fds: (0..count).map(|_| fd()).collect(),
+            is_cut_off: false,
         }
     }
 
     #[test]
     fn what_is_packed_is_unpacked() {
-        let unpacked = unpack(packed(&[b"GET / HT", b"", b"POST"])).unwrap();
+        let unpacked = unpack(packed(&[b"GET / HT", b"", b"POST"])).unwrap().parked;
+        assert!(unpacked.iter().all(|it| it.idle == Duration::from_secs(1)));
         let bytes: Vec<&[u8]> = unpacked.iter().map(|parked| &*parked.bytes).collect();
         assert_eq!(bytes, [&b"GET / HT"[..], b"", b"POST"]);
     }
@@ -253,14 +285,21 @@ mod tests {
             .take(FDS_MAX)
             .map(|introduced| Parked {
                 introduced: *introduced,
-                ..parked(b"")
+                idle: Duration::MAX,
+                ..parked(&[b'x'; BYTES_MAX / FDS_MAX])
             })
             .collect();
         let (bytes, count) = pack(&queue).unwrap();
-        assert!(count == FDS_MAX && bytes.len() <= HEADER_BYTES_MAX);
+        assert!(count == FDS_MAX && bytes.len() <= MESSAGE_BYTES_MAX);
         let fds = (0..count).map(|_| fd()).collect();
-        let unpacked = unpack(Incoming { bytes, fds }).unwrap();
-        for (parked, introduced) in unpacked.iter().zip(all.iter().cycle()) {
+        let unpacked = unpack(Incoming {
+            bytes,
+            fds,
+            is_cut_off: false,
+        });
+        let unpacked = unpacked.unwrap();
+        assert_eq!(unpacked.closed, 0);
+        for (parked, introduced) in unpacked.parked.iter().zip(all.iter().cycle()) {
             assert_eq!(parked.introduced, *introduced);
         }
     }
@@ -273,8 +312,20 @@ mod tests {
         let unpacked = unpack(Incoming {
             bytes,
             fds: vec![fd()],
+            is_cut_off: false,
         });
-        assert_eq!(unpacked.unwrap()[0].introduced, None);
+        let parked = &unpacked.unwrap().parked[0];
+        assert_eq!((parked.introduced, parked.idle), (None, Duration::ZERO));
+    }
+
+    #[test]
+    fn of_a_message_that_was_cut_off_what_came_is_served_and_the_rest_counted() {
+        let mut message = packed(&[b"GET / HT", b"PO", b"HEAD"]);
+        message.fds.pop();
+        message.is_cut_off = true;
+        let unpacked = unpack(message).unwrap();
+        let bytes: Vec<&[u8]> = unpacked.parked.iter().map(|it| &*it.bytes).collect();
+        assert_eq!((bytes, unpacked.closed), (vec![&b"GET / HT"[..], b"PO"], 1));
     }
 
     #[test]
@@ -300,7 +351,7 @@ mod tests {
         #[test]
         fn no_message_makes_us_fail(bytes in prop::collection::vec(any::<u8>(), 0..200), fds in 0..3_usize) {
             let fds = (0..fds).map(|_| fd()).collect();
-            let _unpacked = unpack(Incoming { bytes, fds }).is_ok();
+            let _unpacked = unpack(Incoming { bytes, fds, is_cut_off: false }).is_ok();
         }
 
         #[test]

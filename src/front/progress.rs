@@ -296,6 +296,17 @@ impl Progress {
         !self.is_in_flight() && self.head_since.get().is_none()
     }
 
+    /// It comes from another front, where it was idle for so long.
+    pub(super) fn was_idle(&self, before: Duration) {
+        if let Some(since) = Instant::now().checked_sub(before) {
+            self.idle_since.set(since);
+        }
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        self.idle_since.get().elapsed()
+    }
+
     /// The protocol was switched.
     pub(super) fn is_a_tunnel_now(&self) {
         self.is_tunnel.set(true);

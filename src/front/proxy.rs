@@ -389,6 +389,7 @@ impl Wait {
             match lane.live().claim(&self.avoided) {
                 Claim::Leased(lease) => return Ok(lease),
                 Claim::Refused => return Err(Refusal::NoLiveGeneration),
+                Claim::Bare => return Err(Refusal::NothingDeployed),
                 Claim::Wait => {}
             }
             let now = Instant::now();

@@ -13,6 +13,8 @@ pub(super) enum Blame {
     App,
     /// gapless, or whoever told it to.
     Us,
+    /// All is as it should be.
+    Nobody,
 }
 
 /// Why gapless answers itself.
@@ -20,6 +22,8 @@ pub(super) enum Blame {
 pub(super) enum Refusal {
     /// Nothing is live and nothing is expected soon.
     NoLiveGeneration,
+    /// Nothing was ever deployed: a greeting, and no failure.
+    NothingDeployed,
     /// Waited for `hold`.
     HeldTooLong,
     /// `held_max` wait already.
@@ -60,6 +64,7 @@ impl Refusal {
     pub(super) fn cause(self) -> &'static str {
         match self {
             Self::NoLiveGeneration | Self::HeldTooLong => "no_live_generation",
+            Self::NothingDeployed => "nothing_deployed",
             Self::HoldFull => "hold_full",
             Self::AppRefused => "app_refused",
             Self::AppDied => "app_died",
@@ -80,7 +85,7 @@ impl Refusal {
     /// In [`crate::link::Counters::lost`]; none when the client is to blame.
     pub(super) fn lost(self) -> Option<&'static str> {
         match (self.blame(), self) {
-            (Blame::Client, _) => None,
+            (Blame::Client | Blame::Nobody, _) => None,
             (Blame::App | Blame::Us, Self::HeldTooLong) => Some("held_too_long"),
             (Blame::App | Blame::Us, other) => Some(other.cause()),
         }
@@ -94,6 +99,7 @@ impl Refusal {
             | Self::AppTimedOut
             | Self::AppMalformed => Blame::App,
             Self::HeldTooLong | Self::HoldFull | Self::Cut => Blame::Us,
+            Self::NothingDeployed => Blame::Nobody,
             Self::BodyTooLarge
             | Self::BodyBroken
             | Self::BadHost
@@ -110,6 +116,7 @@ impl Refusal {
             Self::NoLiveGeneration | Self::HeldTooLong | Self::HoldFull | Self::Cut => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::NothingDeployed => StatusCode::OK,
             Self::AppRefused | Self::AppDied | Self::AppMalformed => StatusCode::BAD_GATEWAY,
             Self::AppTimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -124,6 +131,10 @@ impl Refusal {
     fn text(self) -> &'static str {
         match self {
             Self::NoLiveGeneration => "the app is not running",
+            Self::NothingDeployed => {
+                "gapless runs, and waits for an app. Next, on this machine: sudo gapless deploy \
+                 ./myapp"
+            }
             Self::HeldTooLong => "the app did not become ready in time",
             Self::HoldFull => "too many requests wait for the app",
             Self::AppRefused => "the app accepts no connections",
@@ -246,8 +257,9 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const ALL: [Refusal; 16] = [
+    const ALL: [Refusal; 17] = [
         Refusal::NoLiveGeneration,
+        Refusal::NothingDeployed,
         Refusal::HeldTooLong,
         Refusal::HoldFull,
         Refusal::AppRefused,
@@ -269,7 +281,13 @@ mod tests {
     fn a_status_says_whose_fault_it_is() {
         for refusal in ALL {
             let by_client = refusal.blame() == Blame::Client;
-            assert_eq!(refusal.lost().is_none(), by_client, "{refusal:?}");
+            let by_nobody = refusal.blame() == Blame::Nobody;
+            assert_eq!(refusal.status().is_success(), by_nobody, "{refusal:?}");
+            assert_eq!(
+                refusal.lost().is_none(),
+                by_client || by_nobody,
+                "{refusal:?}"
+            );
             let excused = refusal.status() == StatusCode::NOT_IMPLEMENTED;
             assert_eq!(
                 refusal.status().is_client_error() || excused,

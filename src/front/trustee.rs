@@ -104,6 +104,8 @@ fn serve(front: BorrowedFd<'_>, estate: RawFd, slots: Slots) {
                 fd,
                 bytes: Bytes::new(),
                 introduced,
+                // Its slot does not tell: a clock would be read for each request.
+                idle: Duration::ZERO,
             }),
         }
     }

@@ -5,26 +5,36 @@
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
-use crate::api::{LevelInUse, Released, ReloadOutcome, Status, UpgradeOutcome};
+use crate::api::{LevelInUse, Released, ReloadOutcome, Status, Step, UpgradeOutcome};
 use crate::config;
+use crate::release::ReleaseId;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{self, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Frame;
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// File name of the socket in the runtime directory.
 pub const SOCKET: &str = "control.sock";
 
 /// Content-Type of `/metrics`.
 pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Of a deploy there are never more.
+const STEPS: usize = 8;
+
+const JSON_LINES: &str = "application/jsonl; charset=utf-8";
 
 /// A question and where the answer goes. A dropped answer means that the keeper is ending.
 #[derive(Debug)]
@@ -37,6 +47,8 @@ pub enum Asked {
     Metrics(oneshot::Sender<String>),
     /// `POST /reload`
     Reload(oneshot::Sender<ReloadOutcome>),
+    /// `POST /deploy/ID`
+    Deploy(ReleaseId, mpsc::Sender<Step>),
     /// `POST /log-level/LEVEL`
     LogLevel(String, oneshot::Sender<LevelInUse>),
     /// `POST /upgrade`: become the installed binary.
@@ -117,6 +129,7 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
+        .route("/deploy/{id}", post(deploy))
         .route("/log-level/{level}", post(log_level))
         .route("/upgrade", post(upgrade))
         .route("/upgrade/check", post(check_upgrade))
@@ -148,6 +161,46 @@ async fn upgrade(State(outbox): State<Outbox>) -> Response {
 
 async fn check_upgrade(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::CheckUpgrade).await)
+}
+
+/// The answer grows as the deploy goes on: a line of JSON for each step.
+async fn deploy(
+    State(outbox): State<Outbox>,
+    extract::Path(id): extract::Path<String>,
+) -> Response {
+    let id = match id.parse::<ReleaseId>() {
+        Ok(id) => id,
+        Err(error) => {
+            let why = format!("{id:?} is no name of a release: {error}\n");
+            return (StatusCode::BAD_REQUEST, why).into_response();
+        }
+    };
+    let (steps, taken) = mpsc::channel(STEPS);
+    outbox.put(Happening::Asked(Asked::Deploy(id, steps))).await;
+    let body = Body::new(Lines(taken));
+    ([(header::CONTENT_TYPE, JSON_LINES)], body).into_response()
+}
+
+/// The steps of a deploy, a line for each. Dropped with its connection, so the keeper sees that
+/// nobody listens any more.
+struct Lines(mpsc::Receiver<Step>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = serde_json::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        self.0.poll_recv(cx).map(|step| {
+            let line = serde_json::to_vec(&step?).map(|mut line| {
+                line.push(b'\n');
+                Frame::data(line.into())
+            });
+            Some(line)
+        })
+    }
 }
 
 async fn release(State(outbox): State<Outbox>) -> Response {

@@ -389,6 +389,12 @@ impl Crew {
         }
     }
 
+    /// Where its workers answer.
+    pub fn endpoints(&self) -> Vec<String> {
+        let endpoints = self.workers().filter_map(|worker| worker.endpoint.as_ref());
+        endpoints.map(ToString::to_string).collect()
+    }
+
     /// Process ids of the workers, with their slots.
     pub fn pids_by_slot(&self) -> impl Iterator<Item = (Slot, u32)> {
         self.places

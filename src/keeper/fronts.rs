@@ -132,6 +132,7 @@ impl Fronts {
         let cell = Cell {
             seq: 1,
             target: Target::Hold,
+            is_bare: false,
         };
         Self {
             living: BTreeMap::new(),
@@ -269,13 +270,14 @@ impl Fronts {
     }
 
     /// Makes every lane of every front serve from `target`, if it does not yet.
-    pub fn serve(&mut self, target: Target) -> bool {
-        if self.cell.target == target {
+    pub fn serve(&mut self, target: Target, is_bare: bool) -> bool {
+        if self.cell.target == target && self.cell.is_bare == is_bare {
             return false;
         }
         self.cell = Cell {
             seq: self.cell.seq.saturating_add(1),
             target,
+            is_bare,
         };
         for id in self.ids() {
             self.tell(id, ToFront::Serve(self.cell.clone()), Vec::new());

@@ -1,6 +1,7 @@
 //! What the keeper's loop hears: everything that takes time happens in a task and ends up here.
 
 use super::control::Asked;
+use super::errand::Ended;
 use super::health::Observation;
 use super::notice::Notice;
 use super::plan::Pulse;
@@ -55,6 +56,8 @@ pub enum Happening {
     FrontHung(FrontId),
     /// Every lane of the serving front answered a probe.
     LanesAnswered,
+    /// A release command ended.
+    ErrandEnded(Ended),
     /// SIGHUP.
     Reload,
     /// SIGUSR2.

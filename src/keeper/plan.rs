@@ -231,6 +231,11 @@ impl Plan {
         self.retry.as_ref().map(|retry| retry.at)
     }
 
+    /// Nothing runs, and nothing is to.
+    pub fn is_idle(&self) -> bool {
+        self.live().is_none() && self.coming().is_none() && self.retry.is_none()
+    }
+
     /// Tries follow each other, and are to be told as one: the restart budget is spent.
     pub fn is_degraded(&self) -> bool {
         let next = self.retry.as_ref().map(|retry| &retry.terms);
@@ -279,17 +284,18 @@ impl Plan {
         if self.is_stopping() {
             return;
         }
-        self.retry = None;
+        let retried = self.retry.take().map(|retry| retry.terms);
         let id = GenerationId(self.next);
         self.next = self.next.saturating_add(1);
-        let mut fallback = fallback;
+        let is_first = terms.is_trial && self.live().is_none();
+        let mut fallback = fallback.or(retried.filter(|_| is_first));
         // Waiting | Starting | Settling | Settled => Stopping(Superseded)
         if let Some(old) = self.coming().map(|generation| generation.id) {
             // What the superseded one would have gone back to is still what runs last.
-            fallback = fallback.or(self
-                .generations
-                .get_mut(&old)
-                .and_then(|old| old.fallback.take()));
+            fallback = fallback.or(self.generations.get_mut(&old).and_then(|old| {
+                let proven = (is_first && !old.terms.is_trial).then(|| old.terms.clone());
+                old.fallback.take().or(proven)
+            }));
             self.end(now, old, Why::Superseded, effects);
             effects.push(Effect::Decided(old, Decision::Superseded(id)));
         }
@@ -488,7 +494,8 @@ impl Plan {
             .is_some_and(|generation| generation.fallback.is_some());
         self.end(now, id, why, effects);
         effects.push(Effect::Decided(id, Decision::Failed(why)));
-        if self.live().is_none() && !has_fallback && !self.is_stopping() {
+        let is_last_word = has_fallback || terms.is_trial;
+        if self.live().is_none() && !is_last_word && !self.is_stopping() {
             self.failures = self.failures.saturating_add(1);
             let delay = terms.delay(self.failures, self.jitter());
             self.retry = Some(Retry {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// as they were, whatever the configuration file says by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
-    /// The name of its directory.
+    /// Its name in the store, or that of its directory.
     pub label: String,
     /// argv, directory, environment, limits.
     pub app: AppConfig,
@@ -27,8 +27,9 @@ impl Release {
     /// The release that this configuration describes.
     pub fn new(config: &Config) -> Self {
         let directory = config.app.directory.file_name();
+        let name = directory.map_or("/".into(), |name| name.to_string_lossy().into_owned());
         Self {
-            label: directory.map_or("/".into(), |name| name.to_string_lossy().into_owned()),
+            label: config.app.release.clone().unwrap_or(name),
             app: config.app.clone(),
             health: config.health.clone(),
             restart: config.restart.clone(),
@@ -38,9 +39,10 @@ impl Release {
     }
 
     /// What the plan has to know of it.
-    pub fn terms(&self, release: u64) -> Terms {
+    pub fn terms(&self, release: u64, is_trial: bool) -> Terms {
         Terms {
             release,
+            is_trial,
             workers: self.app.workers.get(),
             fixed_port: match self.app.listen {
                 Listen::FixedPort(port) => Some(port),

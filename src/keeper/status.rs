@@ -8,6 +8,7 @@ use super::supervisor::{Keeper, now};
 use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::id::Slot;
 use crate::systemd::{message_id, notify};
+use std::path::Path;
 use std::time::Duration;
 
 /// A round asks every lane, and each has 5 s to answer.
@@ -53,6 +54,9 @@ impl Keeper {
         }
         if let Some(sentence) = &self.degraded {
             return sentence.clone();
+        }
+        if self.is_bare() {
+            return format!("Nothing is deployed yet; next: {}", self.deploy_command());
         }
         if self.plan.is_degraded() {
             return format!(
@@ -143,6 +147,7 @@ impl Keeper {
             ready: match self.plan.aim() {
                 _ if is_stopping => Err("stopping"),
                 Aim::Refuse => Err("the app is down, requests get 503"),
+                Aim::Hold if self.is_bare() => Err("nothing is deployed yet"),
                 Aim::Hold if !is_exchanging => Err("nothing is live yet, requests wait"),
                 Aim::Live(_) | Aim::Hold if !self.fronts.has_any_current() => {
                     Err("no front serves")
@@ -184,6 +189,7 @@ impl Keeper {
                 .map(|error| error.to_string()),
             limits_not_in_force: self.unlimited.clone(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
+            state_directory: self.state_directory().map(Path::to_owned),
         }
     }
 
@@ -207,6 +213,9 @@ impl Keeper {
             },
             age_seconds: (now() - generation.began).as_secs(),
             leases: self.fronts.leases(generation.id),
+            release: crew
+                .map(|crew| crew.release.label.clone())
+                .unwrap_or_default(),
             directory: app.map(|app| app.directory.clone()).unwrap_or_default(),
             command: app.map(|app| app.command.clone()).unwrap_or_default(),
             workers: generation

@@ -5,6 +5,7 @@
 
 mod adopting;
 mod birth;
+mod deploying;
 mod effects;
 mod reloading;
 mod rounds;
@@ -14,7 +15,7 @@ use upgrading::Checked;
 
 pub use birth::run;
 
-use reloading::{Untold, Waiter};
+use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
 use super::adoption::{self};
 use super::cgroup::OwnGroup;
@@ -34,9 +35,10 @@ use super::upgrade::{IMAGE, Upgrade};
 use super::yard::Yard;
 use crate::api::{LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
-use crate::config::{self, AccessConfig, ConfigSource, HttpConfig};
+use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
+use crate::release::Store;
 use crate::systemd::given::GivenError;
 use crate::systemd::journal::Level;
 use crate::systemd::{message_id, notify};
@@ -44,7 +46,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -83,6 +85,8 @@ pub struct Options {
     pub runtime_directory: PathBuf,
     /// For what survives a reboot.
     pub state_directory: Option<PathBuf>,
+    /// Where releases are; none: what the configuration names is all there is.
+    pub store: Option<Store>,
     /// Of our own log.
     pub level: Level,
 }
@@ -139,6 +143,7 @@ enum End {
 }
 
 /// Everything the keeper is.
+#[expect(clippy::struct_excessive_bools, reason = "each is a claim of its own")]
 pub(super) struct Keeper {
     options: Options,
     yard: Yard,
@@ -155,6 +160,11 @@ pub(super) struct Keeper {
     pub(super) crews: BTreeMap<GenerationId, Crew>,
     pub(super) fronts: Fronts,
     waiters: Vec<Waiter>,
+    finishing: Vec<Finishing>,
+    /// The process of a release command.
+    errand: Option<u32>,
+    /// The configuration names nothing to run, and nothing is deployed.
+    has_nothing: bool,
     untold: VecDeque<Untold>,
     pub(super) last_outcome: Option<ReloadOutcome>,
     counter: Option<GenerationCounter>,
@@ -165,7 +175,9 @@ pub(super) struct Keeper {
     /// When the next front is due, if one is missing.
     front_due: Option<Moment>,
     readiness: Readiness,
-    /// SIGHUP came and READY=1 has to follow.
+    /// SIGHUP came; nobody was told yet.
+    has_heard_reload: bool,
+    /// RELOADING=1 was said and READY=1 has to follow.
     is_reloading: bool,
     /// The unit is being restarted: at SIGTERM, leave everything to the next keeper.
     released: Option<Moment>,
@@ -296,6 +308,7 @@ impl Keeper {
                 self.lanes_answered = Some(now());
                 log_up("watchdog", notify::watchdog());
             }
+            Happening::ErrandEnded(ended) => self.errand_ended(ended),
             Happening::Reload => self.reload_by_signal(),
             Happening::Upgrade => self.upgrade(false, None),
             Happening::UpgradeChecked(result) => self.upgrade_checked(result),
@@ -313,8 +326,11 @@ impl Keeper {
             Asked::Metrics(answer) => drop(answer.send(self.metrics())),
             Asked::Reload(answer) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by command");
-                let config = config::load(&self.options.source);
-                self.begin_generation(config, Some(answer));
+                self.begin_generation(&Wanted::Current, Some(Answer::Once(answer)));
+            }
+            Asked::Deploy(id, steps) => {
+                tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
+                self.deploy(&id, steps);
             }
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
@@ -363,6 +379,7 @@ impl Keeper {
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
             .chain(self.checked.and_then(|checked| checked.pid))
+            .chain(self.errand)
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {
             tracing::debug!(pid, why = %ending, "reaped an orphan");
@@ -397,6 +414,23 @@ impl Keeper {
 
     pub(super) fn name(&self) -> &str {
         &self.options.name
+    }
+
+    pub(super) fn state_directory(&self) -> Option<&Path> {
+        self.options.state_directory.as_deref()
+    }
+
+    /// Nothing runs because there is nothing to run.
+    pub(super) fn is_bare(&self) -> bool {
+        self.has_nothing && self.plan.is_idle() && !self.plan.is_stopping()
+    }
+
+    /// What a person types to change that.
+    pub(super) fn deploy_command(&self) -> String {
+        match self.name() {
+            "gapless" => "sudo gapless deploy ./myapp".into(),
+            name => format!("sudo gapless deploy ./myapp --name {name}"),
+        }
     }
 
     pub(super) fn began(&self) -> Moment {

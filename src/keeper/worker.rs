@@ -3,7 +3,7 @@
 mod offer;
 mod tasks;
 
-pub use offer::Offer;
+pub use offer::{Offer, environment_of_app};
 
 use super::death::Death;
 use super::happening::{Felt, Happening, WorkerLife};

@@ -64,6 +64,10 @@ pub struct Cell {
     pub seq: u64,
     /// What to lease from now on.
     pub target: Target,
+    /// Nothing was ever deployed: requests are told so, and do not wait. Absent from keepers that
+    /// refuse to run without an app; fronts that do not know it let requests wait.
+    #[serde(default)]
+    pub is_bare: bool,
 }
 
 /// Keeper → front.

@@ -2,8 +2,9 @@
 
 use rustix::cmsg_space;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,6 +25,8 @@ pub struct Incoming {
     pub bytes: Vec<u8>,
     /// Close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// More fds were sent than this process may open; the kernel closed the last ones.
+    pub is_cut_off: bool,
 }
 
 /// One end of a socketpair.
@@ -134,5 +137,9 @@ fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
         })
         .flatten()
         .collect();
-    Ok(Incoming { bytes, fds })
+    Ok(Incoming {
+        bytes,
+        fds,
+        is_cut_off: received.flags.contains(ReturnFlags::CTRUNC),
+    })
 }

@@ -148,7 +148,12 @@ impl Front {
     }
 
     pub async fn serve(&mut self, seq: u64, target: Target) {
-        self.tell(ToFront::Serve(Cell { seq, target })).await;
+        self.tell(ToFront::Serve(Cell {
+            seq,
+            target,
+            is_bare: false,
+        }))
+        .await;
         while self.acknowledged < seq {
             self.hear().await;
         }

@@ -21,6 +21,7 @@ use clap::Parser;
 use connection::{Address, Broken, Connection, Idle};
 use kinds::{Asker, Kind};
 use random::Random;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -85,6 +86,7 @@ struct Load {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let arguments = Arguments::parse();
+    raise_limit()?;
     let load = Rc::new(Load {
         address: Address(arguments.address.clone()),
         tally: RefCell::new(Tally::new()),
@@ -99,6 +101,16 @@ async fn main() -> io::Result<()> {
     };
     let report = serde_json::to_string(&load.tally.into_inner().report())?;
     print(&report)
+}
+
+/// As many descriptors as the hard limit has: thousands may be idle.
+fn raise_limit() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
 fn print(line: &str) -> io::Result<()> {

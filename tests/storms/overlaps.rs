@@ -28,6 +28,8 @@ struct Scene {
     service: Service,
     deeds: Vec<Deed>,
     newest: u32,
+    /// What was heard of the keeper before the newest SIGHUP.
+    heard_before: usize,
     /// SIGTERM was sent, so its end is awaited before the next start, as systemd does.
     is_stopped: bool,
 }
@@ -41,6 +43,7 @@ impl Scene {
             service,
             deeds: Vec::new(),
             newest: 0,
+            heard_before: 0,
             is_stopped: true,
         };
         scene.next_version();
@@ -61,6 +64,7 @@ impl Scene {
             Reload if self.is_stopped => {}
             Reload => {
                 self.next_version();
+                self.heard_before = self.service.heard_so_far();
                 self.service.signal(Signal::HUP);
             }
             Stop => {
@@ -71,6 +75,7 @@ impl Scene {
             }
             Crash => {
                 if self.service.is_running() {
+                    self.wait_until_obeyed();
                     self.service.signal(Signal::KILL);
                     let has_finished = self.service.wait_end(SOON).success();
                     if !has_finished {
@@ -110,6 +115,17 @@ impl Scene {
             let mut all = heard.messages.iter().filter(|it| it.pid == pid);
             all.any(|it| it.get("STATUS").is_some() || it.get("READY").is_some())
                 .then_some(())
+        });
+    }
+
+    /// A SIGHUP that nobody heard yet dies with the keeper. What systemd was told of must not.
+    fn wait_until_obeyed(&self) {
+        if self.is_stopped || !self.deeds.ends_with(&[Reload, Crash]) {
+            return;
+        }
+        self.service.wait_for("RELOADING=1", SOON, |heard| {
+            let mut new = heard.messages[self.heard_before..].iter();
+            new.any(|it| it.get("RELOADING") == Some("1")).then_some(())
         });
     }
 

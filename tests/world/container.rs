@@ -128,6 +128,14 @@ impl Container {
         container
     }
 
+    /// A booted container with the probe app in /srv/probe and without gapless.
+    pub fn boot_bare(base: &str) -> Self {
+        let mut container = Self::prepare(base);
+        container.start();
+        container.furnish_around();
+        container
+    }
+
     /// A container that is not booted yet, with nothing of ours in it.
     pub fn prepare(base: &str) -> Self {
         let cache = cache(base);
@@ -247,7 +255,7 @@ impl Container {
         });
     }
 
-    /// What a package of gapless does, and the probe app.
+    /// What a package of gapless does (without its scripts: see tests/packages.rs), and the probe app.
     fn furnish(&self) {
         self.push(
             "/usr/bin/gapless",
@@ -269,6 +277,14 @@ impl Container {
         }
         self.install("units/gapless.sysusers", "/usr/lib/sysusers.d/gapless.conf");
         self.install("units/gapless.tmpfiles", "/usr/lib/tmpfiles.d/gapless.conf");
+        self.furnish_around();
+        self.sh(
+            "systemd-sysusers && systemd-tmpfiles --create gapless.conf && systemctl daemon-reload",
+        );
+    }
+
+    /// What no package brings: the limits of this host, and the probe app.
+    fn furnish_around(&self) {
         if let Some(limit) = fds_allowed() {
             let text = format!("[Service]\nLimitNOFILE={limit}\n");
             for unit in ["gapless.service", "gapless@.service"] {
@@ -280,9 +296,6 @@ impl Container {
             "/srv/probe/probe-app",
             &std::fs::read(tool("probe-app")).unwrap(),
             0o755,
-        );
-        self.sh(
-            "systemd-sysusers && systemd-tmpfiles --create gapless.conf && systemctl daemon-reload",
         );
     }
 

@@ -1,6 +1,7 @@
 //! The load: runs the strict client beside what happens, and reads what it counted.
 
 use super::{process, tool};
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -13,6 +14,28 @@ use std::time::Duration;
 const UP_WITHIN: Duration = Duration::from_secs(40);
 /// The longest answer under way, and the one request of each idle connection.
 const DONE_WITHIN: Duration = Duration::from_mins(1);
+
+/// Lanes do not get the same share of those who connect, and a full one makes room: so a third more
+/// than there will be.
+const SPARE: u64 = 3;
+
+/// As many idle connections of `wanted` as the hard limit of descriptors holds in a front of two lanes,
+/// and `connections_max` for them. Fewer show the same, so they are told, and no failure: nobody but
+/// the owner of the machine can raise that limit.
+#[allow(
+    clippy::print_stderr,
+    reason = "what was tested with less goes to stderr"
+)]
+pub fn idle_that_fit(wanted: u64) -> (u64, u64) {
+    let needed = wanted + wanted / SPARE;
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let allowed = needed.min(hard.saturating_sub(64 + 2 * 96) / 2);
+    let fitting = wanted.min(allowed - allowed / (SPARE + 1));
+    if fitting < wanted {
+        eprintln!("{wanted} idle connections wanted, {fitting} had: ulimit -Hn says {hard}");
+    }
+    (fitting, allowed)
+}
 
 /// A running load. Dropped, it is killed.
 pub struct Load {

@@ -443,6 +443,7 @@ impl Service {
             ("STATE_DIRECTORY", directory("state")),
             ("CACHE_DIRECTORY", directory("cache")),
             ("CONFIGURATION_DIRECTORY", directory("etc")),
+            ("GAPLESS_STORE", directory("store")),
             (key, value.into()),
         ]
         .map(|(key, value): (&str, String)| (key.to_owned(), value))
@@ -622,22 +623,27 @@ impl Service {
 
     /// The same, beside what happens meanwhile.
     pub fn begin_cli(&self, arguments: &[&str]) -> JoinHandle<Finished> {
-        let mut command = Command::new(gapless());
-        command
-            .args(arguments)
-            .arg(&self.name)
-            .env_clear()
-            .envs(self.unit_environment());
+        let mut command = self.command(arguments);
+        command.arg(&self.name);
         std::thread::spawn(move || process::run(command, Duration::from_secs(100)))
     }
 
     /// `gapless check` of its configuration.
     pub fn check(&self) -> Finished {
         let file = format!("etc/{}.toml", self.name);
-        let mut command = Command::new(gapless());
-        command.arg("check").arg(self.scratch.0.join(file));
-        command.env_clear().envs(self.unit_environment());
+        let mut command = self.command(&["check"]);
+        command.arg(self.scratch.0.join(file));
         process::run(command, Duration::from_secs(100))
+    }
+
+    /// `gapless ARGUMENTS` in the environment of the unit.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(gapless());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.unit_environment());
+        command
     }
 
     /// `gapless reload NAME`.

@@ -1,5 +1,6 @@
 //! All settings as text, by section, in the order of the manual.
 
+use super::shown_command;
 use crate::config::{
     AppConfig, AsDuration, AsSize, Config, HealthConfig, HttpConfig, LimitsConfig, LogConfig,
     ProxyProtocol, RestartConfig,
@@ -32,6 +33,12 @@ pub(super) fn settings(config: &Config) -> Settings {
 fn of_app(app: &AppConfig) -> Settings {
     // Names only: values may be secrets, though that is not the place for them.
     let names: Vec<_> = app.env.keys().map(String::as_str).collect();
+    let shared: Vec<_> = app
+        .shared
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let release_command = app.release_command.as_deref().unwrap_or_default();
     vec![
         ("[app] env", or_none(&names.join(", "))),
         ("[app] boot", duration(app.boot)),
@@ -39,6 +46,12 @@ fn of_app(app: &AppConfig) -> Settings {
         ("[app] drain", duration(app.drain)),
         ("[app] stop", duration(app.stop)),
         ("[app] watchdog", limit(app.watchdog.map(AsDuration))),
+        ("[app] shared", or_none(&shared.join(", "))),
+        (
+            "[app] release_command",
+            or_none(&shown_command(release_command)),
+        ),
+        ("[app] keep", app.keep.to_string()),
     ]
 }
 

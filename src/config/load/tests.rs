@@ -42,6 +42,7 @@ impl Directory {
         load(&ConfigSource {
             file: Some(file),
             overrides,
+            ..ConfigSource::default()
         })
     }
 }
@@ -145,7 +146,8 @@ fn an_unknown_key_is_shown_in_its_line_with_what_is_meant() {
    : ^^^|^^^
    :    `-- did you mean "workers"?
    `----
-  help: [app] takes command, directory, env, workers, listen, boot, settle, drain, stop, watchdog"#;
+  help: [app] takes command, directory, env, workers, listen, boot, settle, drain, stop, watchdog,
+        shared, release_command, keep"#;
     assert_eq!(
         problems_of("[app]\ncommand = [\"x\"]\nworkres = 2\n"),
         expected

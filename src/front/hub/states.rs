@@ -45,6 +45,17 @@ impl States {
         })
     }
 
+    /// Those that are open, and those of what the lanes were `given` that are on their way.
+    pub(super) fn connections(&self, given: &[u64]) -> u64 {
+        let of_a_lane = |(state, given): (&Option<LaneState>, &u64)| {
+            state.as_ref().map_or(*given, |state| {
+                let on_their_way = given.saturating_sub(state.adopted);
+                on_their_way.saturating_add(state.report.connections)
+            })
+        };
+        self.lanes.iter().zip(given).map(of_a_lane).sum()
+    }
+
     /// All lanes together; the cell that all of them serve from.
     pub(super) fn total(&self) -> Report {
         let seqs = self
@@ -129,7 +140,11 @@ mod tests {
             generation: GenerationId(2),
             backends: Vec::new(),
         };
-        let cell = Cell { seq: 1, target };
+        let cell = Cell {
+            seq: 1,
+            target,
+            is_bare: false,
+        };
         let old = superseded(Some(&cell), &states.total());
         assert_eq!(old, BTreeSet::from([GenerationId(1)]));
         assert_eq!(superseded(None, &states.total()).len(), 2);

@@ -1,13 +1,19 @@
 //! The ends of what the main thread is connected to; those that are not there are pending forever.
 
 use super::super::lane::{Event, LaneThread, Order};
-use super::super::parcel::{self, Outgoing};
+use super::super::parcel::{self, Outgoing, Unpacked};
 use crate::link::seqpacket::Seqpacket;
 use crate::link::{Cell, FromFront, FrontEnd, LinkError, Target, ToFront};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+/// See [`receive_parcel`].
+const ROOM_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) async fn order(lane: &LaneThread, order: Order) {
     if lane.orders.send(order).await.is_err() {
@@ -42,7 +48,13 @@ pub(super) async fn send_parcel(outgoing: Option<&mut Outgoing>) -> io::Result<(
     }
 }
 
-pub(super) async fn receive_parcel(socket: Seqpacket, events: mpsc::Sender<Event>) {
+/// A parcel waits until what came before fits, so that none of it is closed for want of descriptors;
+/// but not for longer than [`ROOM_DELAY`], because meanwhile nobody serves what is in it.
+pub(super) async fn receive_parcel(
+    socket: Seqpacket,
+    events: mpsc::Sender<Event>,
+    room: Arc<Semaphore>,
+) {
     loop {
         let message = match socket.receive().await {
             Ok(message) if message.bytes.is_empty() => return,
@@ -52,7 +64,16 @@ pub(super) async fn receive_parcel(socket: Seqpacket, events: mpsc::Sender<Event
             }
         };
         match parcel::unpack(message) {
-            Ok(parked) => {
+            Ok(Unpacked { parked, closed }) => {
+                if closed > 0 {
+                    tracing::warn!(
+                        closed,
+                        "{closed} connections of a parcel were closed: this front may open no more file descriptors; raise LimitNOFILE= of the service"
+                    );
+                }
+                if let Ok(Ok(permit)) = timeout(ROOM_DELAY, room.acquire()).await {
+                    permit.forget();
+                }
                 if events.send(Event::Inherited(parked)).await.is_err() {
                     return;
                 }

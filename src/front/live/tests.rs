@@ -22,13 +22,14 @@ fn live_cell(seq: u64, generation: u64, backends: &[Backend]) -> CellOrder {
             generation,
             backends: backends.to_vec(),
         },
+        is_bare: false,
     }
 }
 
 fn leased(claim: Claim) -> Lease {
     match claim {
         Claim::Leased(lease) => lease,
-        Claim::Wait | Claim::Refused => panic!("no lease"),
+        Claim::Wait | Claim::Refused | Claim::Bare => panic!("no lease"),
     }
 }
 
@@ -47,11 +48,13 @@ fn refuse_refuses_and_hold_holds() {
     live.serve(&CellOrder {
         seq: 1,
         target: Target::Refuse,
+        is_bare: false,
     });
     assert!(matches!(live.claim(&[]), Claim::Refused));
     live.serve(&CellOrder {
         seq: 2,
         target: Target::Hold,
+        is_bare: false,
     });
     assert!(matches!(live.claim(&[]), Claim::Wait));
     live.serve(&live_cell(3, 1, &[]));
@@ -161,7 +164,7 @@ proptest! {
                     current = Some(GenerationId(id));
                 }
                 Step::Hold => {
-                    live.serve(&CellOrder { seq, target: Target::Hold });
+                    live.serve(&CellOrder { seq, target: Target::Hold, is_bare: false });
                     current = None;
                 }
                 Step::Claim => match (live.claim(&[]), current) {

@@ -31,6 +31,10 @@ pub struct Terms {
     pub delay_min: Duration,
     /// Longest delay of a respawn.
     pub delay_max: Duration,
+    /// It was never live: if it fails while nothing is, it is not tried again, and what it took the
+    /// place of is. Absent from what a keeper without it wrote down.
+    #[serde(default)]
+    pub is_trial: bool,
 }
 
 impl Terms {

@@ -89,6 +89,7 @@ impl Plan {
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.phase = Phase::Live;
             generation.fallback = None;
+            generation.terms.is_trial = false;
         }
         self.failures = 0;
         effects.push(Effect::Decided(id, Decision::Live));

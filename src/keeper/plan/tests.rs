@@ -17,6 +17,14 @@ fn terms(release: u64) -> Terms {
         interval: Duration::from_secs(10),
         delay_min: Duration::from_millis(100),
         delay_max: Duration::from_secs(30),
+        is_trial: false,
+    }
+}
+
+fn trial(release: u64) -> Terms {
+    Terms {
+        is_trial: true,
+        ..terms(release)
     }
 }
 
@@ -575,6 +583,41 @@ fn with_a_fixed_port_a_failed_start_brings_the_old_release_back() {
 }
 
 #[test]
+fn a_trial_that_fails_is_not_tried_again() {
+    let mut world = World::new();
+    world.step(Event::Begin(trial(1)));
+    world.exit(GenerationId(1), 0);
+    world.exit(GenerationId(1), 1);
+    assert!(world.plan.is_idle());
+    assert_eq!(world.plan.deadline(), None);
+}
+
+#[test]
+fn a_trial_that_fails_where_nothing_serves_gives_back_what_was_tried_before() {
+    for has_failed in [true, false] {
+        let mut world = World::new();
+        world.step(Event::Begin(terms(1)));
+        if has_failed {
+            world.exit(GenerationId(1), 0);
+            world.exit(GenerationId(1), 1);
+        }
+        world.step(Event::Begin(trial(2)));
+        world.exit(GenerationId(1), 0);
+        world.exit(GenerationId(1), 1);
+        world.exit(GenerationId(2), 0);
+        world.exit(GenerationId(2), 1);
+        let again = world.plan.coming().unwrap();
+        assert_eq!((again.terms.release, again.terms.is_trial), (1, false));
+    }
+}
+
+#[test]
+fn what_is_live_is_no_trial_any_more() {
+    let (world, id) = World::live(trial(1));
+    assert!(!world.plan.generation(id).unwrap().terms.is_trial);
+}
+
+#[test]
 fn a_stop_waits_for_the_fronts_then_ends_the_workers() {
     let (mut world, id) = World::live(terms(1));
     assert_eq!(world.step(Event::Stop), [Effect::DrainFronts]);
@@ -616,7 +659,7 @@ fn the_plan_survives_being_written_down() {
 /// One thing that the world does, chosen by numbers that shrink well.
 #[derive(Clone, Debug)]
 enum Whim {
-    Begin(bool),
+    Begin((bool, bool)),
     Ready(usize),
     Exit(usize),
     Feel(usize, Pulse),
@@ -631,7 +674,7 @@ enum Whim {
 
 fn whim() -> impl Strategy<Value = Whim> {
     prop_oneof![
-        4 => any::<bool>().prop_map(Whim::Begin),
+        4 => any::<(bool, bool)>().prop_map(Whim::Begin),
         12 => any::<usize>().prop_map(Whim::Ready),
         6 => any::<usize>().prop_map(Whim::Exit),
         4 => (any::<usize>(), pulse()).prop_map(|(n, pulse)| Whim::Feel(n, pulse)),
@@ -659,7 +702,7 @@ fn ending() -> impl Strategy<Value = Whim> {
         2 => Just(Whim::FrontsGone),
         4 => any::<usize>().prop_map(Whim::Exit),
         2 => any::<usize>().prop_map(Whim::Ready),
-        2 => any::<bool>().prop_map(Whim::Begin),
+        2 => any::<(bool, bool)>().prop_map(Whim::Begin),
         4 => (0_u64..20_000).prop_map(Whim::Pass),
     ]
 }
@@ -674,8 +717,9 @@ impl World {
 
     fn follow(&mut self, whim: &Whim) {
         match *whim {
-            Whim::Begin(is_fixed) => {
+            Whim::Begin((is_fixed, is_trial)) => {
                 let terms = if is_fixed { fixed(1) } else { terms(2) };
+                let terms = Terms { is_trial, ..terms };
                 self.step(Event::Begin(terms));
             }
             Whim::Ready(n) => {

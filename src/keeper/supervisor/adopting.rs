@@ -23,6 +23,7 @@ impl Keeper {
         }
         kept.forget_rest();
         self.end_strangers();
+        self.remove_strange_sockets();
         was_released
     }
 
@@ -123,14 +124,9 @@ impl Keeper {
     /// remembers was started by a keeper that died before it could write it down.
     fn end_strangers(&self) {
         let Some(group) = &self.group else { return };
-        let crews = self.crews.keys().map(ToString::to_string);
-        let fronts = self
-            .fronts
-            .status()
-            .into_iter()
-            .map(|front| front.id.to_string());
+        // The trustee of a dead front is in the group of it.
         let estates = self.fronts.estates().map(|id| id.to_string());
-        let known: BTreeSet<String> = crews.chain(fronts).chain(estates).collect();
+        let known: BTreeSet<String> = self.known().into_iter().chain(estates).collect();
         for name in group.children() {
             if !known.contains(&name) {
                 tracing::warn!(
@@ -140,6 +136,36 @@ impl Keeper {
                 group.discard(&name);
             }
         }
+    }
+
+    /// Nor is a socket of theirs left, nor of who ended while no keeper was watching.
+    fn remove_strange_sockets(&self) {
+        let known = self.known();
+        let directory = &self.yard.runtime_directory;
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                return tracing::warn!(%error, "cannot look for sockets that were left: {error}");
+            }
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let is_left = name
+                .and_then(owner)
+                .is_some_and(|owner| !known.contains(owner));
+            if is_left && let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "{} stays behind: {error}", path.display());
+            }
+        }
+    }
+
+    /// Generations and fronts, as their control groups and sockets are named.
+    fn known(&self) -> BTreeSet<String> {
+        let crews = self.crews.keys().map(ToString::to_string);
+        let fronts = self.fronts.status().into_iter();
+        crews
+            .chain(fronts.map(|front| front.id.to_string()))
+            .collect()
     }
 
     /// All that the next keeper must know.
@@ -161,6 +187,27 @@ impl Keeper {
             last_outcome: self.last_outcome.clone(),
             unlimited: self.unlimited.clone(),
             upgrade: self.upgrade.clone(),
+        }
+    }
+}
+
+/// `g7` of `g7-w0.sock`, `f3` of what is a front's; none for what has another name.
+fn owner(file: &str) -> Option<&str> {
+    let (owner, _) = file.split_once('-')?;
+    let number = owner.strip_prefix(['g', 'f'])?;
+    number.parse::<u64>().is_ok().then_some(owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_of_generations_and_fronts_have_an_owner() {
+        assert_eq!(owner("g7-w0.sock"), Some("g7"));
+        assert_eq!(owner("f3-lane0"), Some("f3"));
+        for other in ["control.sock", "gapless-x", "g-1", "f3", "h3-1", ""] {
+            assert_eq!(owner(other), None, "{other}");
         }
     }
 }

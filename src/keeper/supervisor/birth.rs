@@ -1,8 +1,8 @@
 //! How a keeper begins: what it needs from the system, what it takes up, what it begins anew.
 
-use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, now, unit};
+use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, Wanted, now, unit};
 use crate::causes::chain;
-use crate::config::{self, AccessConfig, Config, ConfigError, HttpConfig};
+use crate::config::{AccessConfig, HttpConfig};
 use crate::exec::relay;
 use crate::id::GenerationId;
 use crate::keeper::admin;
@@ -102,7 +102,6 @@ impl Keeper {
         let (listeners, admin) = sockets(&options.mode, &mut kept, &unit)?;
         let control = listen_for_commands(&options, &mut kept)?;
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-        let config = config::load(&options.source);
         let sink = match options.mode {
             Mode::Systemd if journal::is_connected() => Sink::Journal {
                 name: options.name.clone(),
@@ -137,6 +136,9 @@ impl Keeper {
             crews: BTreeMap::new(),
             fronts: Fronts::new(outbox.clone(), Totals::beginning()),
             waiters: Vec::new(),
+            finishing: Vec::new(),
+            errand: None,
+            has_nothing: false,
             untold: VecDeque::new(),
             last_outcome: None,
             counter,
@@ -145,6 +147,7 @@ impl Keeper {
             young_fronts: 0,
             front_due: None,
             readiness: Readiness::Undecided,
+            has_heard_reload: false,
             is_reloading: false,
             released: None,
             end: None,
@@ -184,13 +187,13 @@ impl Keeper {
         );
         let remembered = keeper.open_state(&mut kept);
         let was_released = keeper.adopt(remembered, kept);
-        keeper.first_round(config, was_released);
+        keeper.first_round(was_released);
         Ok(keeper)
     }
 
     /// What to begin with: everything anew, a new generation and front beside the adopted ones, or
     /// just what was adopted.
-    fn first_round(&mut self, config: Result<Config, ConfigError>, was_released: bool) {
+    fn first_round(&mut self, was_released: bool) {
         // What is live was decided long ago, and what comes beside it is a reload. And systemd must
         // know soon: it stops a unit that is still starting without ExecStop=, so the next restart
         // would be a plain stop.
@@ -206,13 +209,14 @@ impl Keeper {
                 self.bear_front();
             }
         } else {
+            let config = self.configuration(&Wanted::Current);
             if let Ok(config) = &config {
                 self.http = config.http.clone();
                 self.use_level(&config.log.level);
                 self.access = config.log.access;
             }
             self.bear_front();
-            self.begin_generation(config, None);
+            self.begin_configured(config, &Wanted::Current, None);
         }
         // Who ended between two images.
         self.reap_orphans();

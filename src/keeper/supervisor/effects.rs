@@ -41,6 +41,7 @@ impl Keeper {
             self.serve_target();
             self.find_drained();
             self.find_left();
+            self.tell_steps();
             self.tell_outcomes();
             self.find_arrived();
             if self.events.is_empty() {
@@ -52,6 +53,7 @@ impl Keeper {
             let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
             self.releases.retain(|release, _| wanted.contains(release));
             self.save_state();
+            self.say_reloading();
             self.say_status();
         }
     }
@@ -200,7 +202,8 @@ impl Keeper {
         if target == Target::Refuse {
             self.crews.values().for_each(Crew::turn_away);
         }
-        if !self.fronts.serve(target) {
+        let is_bare = self.is_bare();
+        if !self.fronts.serve(target, is_bare) {
             return;
         }
         self.is_dirty = true;

@@ -2,26 +2,111 @@
 //! waits what became of it.
 
 use super::{Keeper, Readiness, log_up, now};
-use crate::api::{ReloadOutcome, Verdict};
+use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::id::GenerationId;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
+use crate::release::{ReleaseId, StoreError};
 use crate::systemd::{message_id, notify};
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Fronts have so long to acknowledge a cell before its outcome is told all the same: one that is
 /// hung is being replaced, and must not hold up a deploy.
 const TELLING: Duration = Duration::from_secs(2);
 
+/// What is to be begun.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// What the configuration says, and the store calls current.
+    Current,
+    /// A release that is to be current if it becomes live.
+    Release(ReleaseId),
+}
+
+/// What is wanted cannot be begun; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BeginError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the store of releases cannot be used")]
+    Store(#[from] StoreError),
+    #[error("this gapless runs without a store of releases; deploy to one that systemd started")]
+    NoStore,
+    #[error("[app] directory in {0} says where the app is; remove that line, and deploy again")]
+    Elsewhere(String),
+    #[error("cannot create the shared directory {}", path.display())]
+    Shared {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BeginError {
+    fn summary(&self) -> String {
+        match self {
+            Self::Config(error) => error.summary(),
+            Self::Store(_) | Self::NoStore | Self::Elsewhere(_) | Self::Shared { .. } => {
+                chain(self)
+            }
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Config(error) => error.to_string().lines().map(str::to_owned).collect(),
+            Self::Store(_) | Self::NoStore | Self::Elsewhere(_) | Self::Shared { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Where the answer goes.
+pub(super) enum Answer {
+    /// To a reload: what became of it.
+    Once(oneshot::Sender<ReloadOutcome>),
+    /// To a deploy: all that happens.
+    Steps(mpsc::Sender<Step>),
+}
+
+impl Answer {
+    /// Who asked may have left; that changes nothing.
+    fn decided(self, outcome: ReloadOutcome) -> Option<mpsc::Sender<Step>> {
+        match self {
+            Self::Once(answer) => {
+                drop(answer.send(outcome));
+                None
+            }
+            Self::Steps(steps) => {
+                drop(steps.try_send(Step::Decided(outcome)));
+                Some(steps)
+            }
+        }
+    }
+}
+
+/// In the state directory: what releases share.
+const SHARED: &str = "shared";
+
 /// Who waits for the decision about a generation.
 pub(super) struct Waiter {
-    generation: GenerationId,
+    pub(super) generation: GenerationId,
     asked: Moment,
-    answer: oneshot::Sender<ReloadOutcome>,
+    pub(super) answer: Answer,
+    /// Of its steps.
+    pub(super) has_told_start: bool,
+    pub(super) has_told_health: bool,
+}
+
+/// Who waits for those that were superseded.
+pub(super) struct Finishing {
+    pub(super) generations: Vec<GenerationId>,
+    pub(super) steps: mpsc::Sender<Step>,
 }
 
 /// A decided generation of which nobody was told yet.
@@ -33,33 +118,83 @@ pub(super) struct Untold {
 }
 
 impl Keeper {
-    /// A reload, or the first start: reads configuration and files as they are now.
-    pub(super) fn begin_generation(
+    /// Reads configuration and files as they are now.
+    pub(super) fn configuration(&self, wanted: &Wanted) -> Result<Config, BeginError> {
+        let store = self.options.store.as_ref();
+        let release = match (wanted, store) {
+            (Wanted::Current, None) => None,
+            (Wanted::Current, Some(store)) => match store.current()? {
+                Some(id) => Some(store.source(&id)?),
+                None => None,
+            },
+            (Wanted::Release(_), None) => return Err(BeginError::NoStore),
+            (Wanted::Release(id), Some(store)) => Some(store.source(id)?),
+        };
+        let config = config::load(&ConfigSource {
+            may_be_bare: store.is_some() && release.is_none() && self.plan.is_idle(),
+            release,
+            ..self.options.source.clone()
+        })?;
+        if matches!(wanted, Wanted::Release(_)) && config.app.release.is_none() {
+            let file = self.options.source.file.as_ref();
+            let file = file.map_or_else(String::new, |file| file.display().to_string());
+            return Err(BeginError::Elsewhere(file));
+        }
+        self.make_shared(&config)?;
+        Ok(config)
+    }
+
+    /// What releases share belongs to the app's user, which is ours.
+    fn make_shared(&self, config: &Config) -> Result<(), BeginError> {
+        let Some(state) = self
+            .state_directory()
+            .filter(|_| config.app.release.is_some())
+        else {
+            return Ok(());
+        };
+        for name in &config.app.shared {
+            let path = state.join(SHARED).join(name);
+            std::fs::create_dir_all(&path).map_err(|source| BeginError::Shared { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// A reload, a deploy, or the first start.
+    pub(super) fn begin_generation(&mut self, wanted: &Wanted, answer: Option<Answer>) {
+        let config = self.configuration(wanted);
+        self.begin_configured(config, wanted, answer);
+    }
+
+    pub(super) fn begin_configured(
         &mut self,
-        config: Result<Config, ConfigError>,
-        answer: Option<oneshot::Sender<ReloadOutcome>>,
+        config: Result<Config, BeginError>,
+        wanted: &Wanted,
+        answer: Option<Answer>,
     ) {
         let asked = now();
         let config = match config {
+            Ok(config) if config.app.command.is_empty() => return self.greet(&config, answer),
             Ok(config) if !self.plan.is_stopping() => config,
             Ok(_) => {
                 let cause = "gapless is stopping".into();
                 return self.refuse(Verdict::Stopping, cause, Vec::new(), answer);
             }
             Err(error) => {
-                tracing::error!(name: message_id::CONFIG_INVALID.name, error = %chain(&error), "configuration is invalid, nothing was started: {}", error.summary());
-                let lines = error.to_string().lines().map(str::to_owned).collect();
-                return self.refuse(Verdict::ConfigInvalid, error.summary(), lines, answer);
+                let summary = error.summary();
+                tracing::error!(name: message_id::CONFIG_INVALID.name, error = %chain(&error), "configuration is invalid, nothing was started: {summary}");
+                return self.refuse(Verdict::ConfigInvalid, summary, error.lines(), answer);
             }
         };
-        self.use_level(&config.log.level);
-        if config.http != self.http || config.log.access != self.access {
-            self.http = config.http.clone();
-            self.access = config.log.access;
-            self.bear_front();
-        }
+        self.use_settings(&config);
+        let is_trial = match wanted {
+            Wanted::Release(_) => true,
+            Wanted::Current => {
+                self.has_nothing = false;
+                false
+            }
+        };
         let release = Release::new(&config);
-        let terms = release.terms(self.next_release);
+        let terms = release.terms(self.next_release, is_trial);
         self.releases.insert(self.next_release, release);
         self.next_release += 1;
         if let Some(answer) = answer {
@@ -68,10 +203,33 @@ impl Keeper {
                 generation,
                 asked,
                 answer,
+                has_told_start: false,
+                has_told_health: false,
             });
         }
         self.degraded = None;
         self.events.push_back(Event::Begin(terms));
+    }
+
+    fn use_settings(&mut self, config: &Config) {
+        self.use_level(&config.log.level);
+        if config.http != self.http || config.log.access != self.access {
+            self.http = config.http.clone();
+            self.access = config.log.access;
+            self.bear_front();
+        }
+    }
+
+    /// There is nothing to run yet: clients are told so, and so is whoever asked.
+    fn greet(&mut self, config: &Config, answer: Option<Answer>) {
+        self.use_settings(config);
+        self.has_nothing = true;
+        let next = self.deploy_command();
+        tracing::info!("nothing is deployed yet; next: {next}");
+        let cause = format!("nothing is deployed yet; next: {next}");
+        self.refuse(Verdict::ConfigInvalid, cause, Vec::new(), answer);
+        // That is no failure, and STATUS says it already.
+        self.last_outcome = None;
     }
 
     /// From now on keeper and fronts log at this level. It changes nothing that a front does to
@@ -94,12 +252,12 @@ impl Keeper {
         self.is_dirty = true;
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         verdict: Verdict,
         cause: String,
         last_lines: Vec<String>,
-        answer: Option<oneshot::Sender<ReloadOutcome>>,
+        answer: Option<Answer>,
     ) {
         let outcome = ReloadOutcome {
             generation: None,
@@ -108,9 +266,10 @@ impl Keeper {
             last_lines,
             elapsed_ms: 0,
             live: self.plan.live().map(|live| live.id),
+            release: None,
         };
         if let Some(answer) = answer {
-            drop(answer.send(outcome.clone()));
+            drop(answer.decided(outcome.clone()));
         }
         self.outcome_is_told();
         self.fronts.totals.decided();
@@ -119,11 +278,17 @@ impl Keeper {
     }
 
     pub(super) fn reload_by_signal(&mut self) {
-        self.is_reloading = true;
+        self.has_heard_reload = true;
         tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
-        log_up("reloading", notify::reloading());
-        let config = config::load(&self.options.source);
-        self.begin_generation(config, None);
+        self.begin_generation(&Wanted::Current, None);
+    }
+
+    /// Once it is written down: a reload that systemd knows of outlives this keeper.
+    pub(super) fn say_reloading(&mut self) {
+        if std::mem::take(&mut self.has_heard_reload) {
+            self.is_reloading = true;
+            log_up("reloading", notify::reloading());
+        }
     }
 
     /// systemd learns the end of a first start and of a reload by signal by READY=1.
@@ -131,6 +296,7 @@ impl Keeper {
         if self.readiness == Readiness::Undecided {
             self.readiness = Readiness::Decided;
         }
+        self.say_reloading();
         if std::mem::take(&mut self.is_reloading) {
             log_up("ready", notify::ready());
         }
@@ -140,6 +306,7 @@ impl Keeper {
         let (verdict, cause) = match decision {
             Decision::Live => {
                 self.fronts.totals.swaps += 1;
+                self.has_nothing = false;
                 tracing::info!(name: message_id::LIVE.name, generation = %id, "{id} is live");
                 (Verdict::Live, "live".to_owned())
             }
@@ -161,6 +328,10 @@ impl Keeper {
             (Decision::Failed(_), Some(crew)) => crew.last_lines.clone(),
             (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => Vec::new(),
         };
+        let release = self
+            .crews
+            .get(&id)
+            .and_then(|crew| crew.release.app.release.clone());
         let began = self
             .plan
             .generation(id)
@@ -172,6 +343,7 @@ impl Keeper {
             last_lines,
             elapsed_ms: millis(now() - began),
             live: self.plan.live().map(|live| live.id),
+            release,
         };
         if verdict == Verdict::Live {
             let boot = &mut self.fronts.totals.boot;
@@ -205,11 +377,15 @@ impl Keeper {
             self.waiters = waiting;
             for waiter in told {
                 let elapsed_ms = millis(now() - waiter.asked);
-                // Who asked may have left; that does not change the outcome.
-                drop(waiter.answer.send(ReloadOutcome {
+                let steps = waiter.answer.decided(ReloadOutcome {
                     elapsed_ms,
                     ..next.outcome.clone()
-                }));
+                });
+                if let Some(steps) = steps.filter(|_| next.outcome.verdict == Verdict::Live) {
+                    let generations = self.plan.generations().filter(|it| it.id < next.id);
+                    let generations = generations.map(|it| it.id).collect();
+                    self.finishing.push(Finishing { generations, steps });
+                }
             }
             self.outcome_is_told();
         }

@@ -129,6 +129,7 @@ impl Keeper {
             && !self.plan.is_stopping()
             && self.waiters.is_empty()
             && self.untold.is_empty()
+            && self.errand.is_none()
             && self.released.is_none()
             && self.readiness == Readiness::Said
             && !self.is_reloading

@@ -39,11 +39,8 @@ pub(super) fn environment(
     notify: &Path,
 ) -> Environment {
     let app = &offer.release.app;
-    let mut env = (*offer.yard.env).clone();
+    let mut env = environment_of_app(offer.yard, offer.release);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), value);
-    for (key, value) in &app.env {
-        set(key, value.into());
-    }
     if let Some(port) = port {
         set("PORT", port.to_string().into());
     }
@@ -54,7 +51,6 @@ pub(super) fn environment(
         set("WATCHDOG_USEC", watchdog.as_micros().to_string().into());
     }
     set("NOTIFY_SOCKET", notify.into());
-    set("GAPLESS_NAME", offer.yard.name.clone().into());
     set("GAPLESS_GENERATION", offer.generation.0.to_string().into());
     // A substitute is the same worker: apps divide work by this number.
     let number = offer.slot.0.checked_rem(app.workers.get());
@@ -62,7 +58,16 @@ pub(super) fn environment(
         "GAPLESS_WORKER",
         number.unwrap_or_default().to_string().into(),
     );
-    set("GAPLESS_RELEASE", offer.release.label.clone().into());
+    env
+}
+
+/// What every process of a release gets.
+pub fn environment_of_app(yard: &Yard, release: &Release) -> Environment {
+    let mut env = (*yard.env).clone();
+    let written = release.app.env.iter();
+    env.extend(written.map(|(key, value)| (key.into(), value.into())));
+    env.insert("GAPLESS_NAME".into(), yard.name.clone().into());
+    env.insert("GAPLESS_RELEASE".into(), release.label.clone().into());
     env
 }
 

@@ -1,0 +1,374 @@
+//! `gapless deploy`: from a directory, an archive or a program to production, or to the reason why
+//! not.
+
+use super::instance::{self, Instance, InstanceName, config_file, system_directory};
+use super::output::{printable, say};
+use super::progress::{self, Site, plural, size, tell, unix_seconds};
+use super::{CliError, ClientError, DeployArgs, Exit};
+use crate::api::Status;
+use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
+use crate::keeper::control;
+use crate::release::detection::{self, DetectionError};
+use crate::release::staging::{self, Limits, Staged, StagingError};
+use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rustix::fs::{Gid, Mode};
+use std::io;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// Nothing was deployed, or it is not known.
+#[derive(Debug, Error)]
+pub enum DeployError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Only root writes there.
+    #[error("not allowed: run this with sudo")]
+    NotAllowed(#[source] StoreError),
+    /// What was given cannot be staged.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// Nobody knows how to run it.
+    #[error(transparent)]
+    Detection(#[from] DetectionError),
+    /// The configuration, with that of the release.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `[app] directory`
+    #[error(
+        "[app] directory in {} says where the app is, so a release would never run; remove that \
+         line to deploy",
+        file.display()
+    )]
+    Elsewhere {
+        /// Of the instance.
+        file: PathBuf,
+    },
+    /// `-- CMD` beside `[app] command`.
+    #[error(
+        "[app] command in {} says what to run; remove that line, or leave out -- CMD",
+        file.display()
+    )]
+    Commanded {
+        /// Of the instance.
+        file: PathBuf,
+    },
+    /// A shared directory is in the release, and not empty.
+    #[error(
+        "{} is shared between releases, but there are files in that of this release; take it out \
+         of the release, or out of shared in [app]",
+        path.display()
+    )]
+    Shared {
+        /// In the release.
+        path: PathBuf,
+    },
+    /// The service was not running, and does not start.
+    #[error("{unit} is not running, and systemctl start {unit} failed: {said}")]
+    Start {
+        /// What was started.
+        unit: String,
+        /// What systemctl said.
+        said: String,
+    },
+    /// There is none before.
+    #[error("there is no release to go back to; gapless releases shows what is there")]
+    NothingBefore,
+    /// Something newer came between.
+    #[error(
+        "it was superseded before it was live, by a reload or restart{}; deploy again",
+        if .0.is_empty() { String::new() } else { format!(" of release {}", .0) }
+    )]
+    Superseded(String),
+    /// The keeper ended in the middle.
+    #[error("gapless ended before it was decided; gapless status shows what became of it")]
+    Undecided,
+}
+
+impl DeployError {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Store(StoreError::Lock(LockError::Held { .. })) => Exit::Locked,
+            Self::NotAllowed(_) => Exit::NotAllowed,
+            Self::Staging(_)
+            | Self::Detection(_)
+            | Self::Config(_)
+            | Self::Elsewhere { .. }
+            | Self::Commanded { .. }
+            | Self::Shared { .. } => Exit::ConfigInvalid,
+            Self::Store(_) | Self::Superseded(_) | Self::Undecided | Self::NothingBefore => {
+                Exit::Failed
+            }
+            Self::Start { .. } => Exit::NotRunning,
+        }
+    }
+}
+
+/// Blocks until it is decided.
+pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
+    let began = Instant::now();
+    let what = format!("gapless deploy {}", args.path.display());
+    let (store, lock) = open(&args.name, &what)?;
+    let (instance, before) = running(&args.name)?;
+    let id = match &args.release {
+        Some(id) => id.clone(),
+        None => next_id(&store).map_err(DeployError::from)?,
+    };
+    let arrival = Arrival {
+        args,
+        store: &store,
+        instance: &instance,
+        status: &before,
+        id: &id,
+    };
+    let keep = arrival.stage()?;
+    let site = Site {
+        instance,
+        store,
+        verb: "deploy",
+        keep,
+        began,
+        before,
+    };
+    progress::bring_live(&site, &id, lock)
+}
+
+/// The store, ours alone until the lock is dropped.
+pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), DeployError> {
+    // Whatever the shell of root says: the service has to read what is made here.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let store = instance::store(name);
+    store.create().map_err(denied)?;
+    let lock = store.lock(&who(what)).map_err(denied)?;
+    Ok((store, lock))
+}
+
+fn denied(error: StoreError) -> DeployError {
+    match &error {
+        StoreError::Io { source, .. } | StoreError::Lock(LockError::Io { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            DeployError::NotAllowed(error)
+        }
+        StoreError::Io { .. }
+        | StoreError::Lock(_)
+        | StoreError::Exists(_)
+        | StoreError::Missing(_)
+        | StoreError::Malformed { .. }
+        | StoreError::Stray { .. } => error.into(),
+    }
+}
+
+/// A release that comes in.
+struct Arrival<'a> {
+    args: &'a DeployArgs,
+    store: &'a Store,
+    instance: &'a Instance,
+    status: &'a Status,
+    id: &'a ReleaseId,
+}
+
+impl Arrival<'_> {
+    /// It is in the store then, and it is known how to run it. Returns how many stay there.
+    fn stage(&self) -> Result<u32, DeployError> {
+        let began = Instant::now();
+        let file = configuration(&self.args.name);
+        let fixed = config::fixed(&file);
+        if fixed.directory {
+            return Err(DeployError::Elsewhere { file });
+        }
+        if fixed.command && !self.args.command.is_empty() {
+            return Err(DeployError::Commanded { file });
+        }
+        let staging = self.store.begin(self.id)?;
+        let arrived = self.fill(&staging, &file);
+        if arrived.is_err() {
+            // The message is what counts; what stays is removed by the next deploy.
+            drop(self.store.sweep());
+        }
+        let (manifest, config) = arrived?;
+        self.store.publish(&manifest)?;
+        let (files, size) = (plural(manifest.files, "file"), size(manifest.bytes));
+        let text = format!("{}, {files}, {size}", self.id);
+        tell("staged", &text, began.elapsed());
+        if let (Some(by), Some(command)) = (&manifest.detected, &manifest.command) {
+            let command = printable(&command.join(" "));
+            say(&format!("            by {by}: {command}"));
+        }
+        Ok(config.app.keep)
+    }
+
+    fn fill(&self, staging: &Path, file: &Path) -> Result<(Manifest, Config), DeployError> {
+        let staged = self.copy(staging)?;
+        let given = (!self.args.command.is_empty()).then(|| self.args.command.clone());
+        let load = |command: Option<Vec<String>>, may_be_bare| {
+            config::load(&ConfigSource {
+                file: Some(file.to_owned()),
+                release: Some(ReleaseSource {
+                    id: self.id.to_string(),
+                    directory: staging.to_owned(),
+                    command,
+                }),
+                may_be_bare,
+                ..ConfigSource::default()
+            })
+        };
+        let (mut command, mut detected) = (given, None);
+        let mut config = load(command.clone(), true)?;
+        if config.app.command.is_empty() {
+            let found = detection::detect(staging)?;
+            (command, detected) = (Some(found.command), Some(found.by.to_owned()));
+            config = load(command.clone(), false)?;
+        }
+        self.share(staging, &config)?;
+        let manifest = Manifest {
+            id: self.id.clone(),
+            digest: staged.digest,
+            staged_unix_seconds: unix_seconds(),
+            by: user(),
+            from: self.args.path.display().to_string(),
+            kind: staged.kind.word().to_owned(),
+            files: staged.files,
+            bytes: staged.bytes,
+            command,
+            detected,
+            state: State::Staged,
+        };
+        Ok((manifest, config))
+    }
+
+    fn copy(&self, staging: &Path) -> Result<Staged, DeployError> {
+        let limits = Limits::of(staging).map_err(|source| StoreError::Io {
+            what: "look for room at",
+            path: staging.to_owned(),
+            source,
+        })?;
+        // Its socket is of the group that the app runs as.
+        // Not through a link: the directory is the app's, and so is what lies there.
+        let socket = self.instance.socket.symlink_metadata();
+        let group = socket.ok().map(|it| Gid::from_raw(it.gid()));
+        Ok(if self.args.path == Path::new("-") {
+            staging::stage_stream(io::stdin().lock(), staging, group, limits)?
+        } else {
+            staging::stage_path(&self.args.path, staging, group, limits)?
+        })
+    }
+
+    /// Links to what the app keeps, in place of what the release has there.
+    fn share(&self, staging: &Path, config: &Config) -> Result<(), DeployError> {
+        let Some(state) = &self.status.state_directory else {
+            return Ok(());
+        };
+        for name in &config.app.shared {
+            let (link, target) = (staging.join(name), state.join("shared").join(name));
+            make_way(&link).map_err(|_| DeployError::Shared { path: name.clone() })?;
+            let parent = link.parent().unwrap_or(staging);
+            std::fs::create_dir_all(parent)
+                .and_then(|()| symlink(&target, &link))
+                .map_err(|source| StoreError::Io {
+                    what: "link",
+                    path: link,
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a directory with nothing in it but what keeps it in a repository.
+fn make_way(link: &Path) -> io::Result<()> {
+    let Ok(metadata) = link.symlink_metadata() else {
+        return Ok(());
+    };
+    if metadata.is_symlink() {
+        return std::fs::remove_file(link);
+    }
+    for entry in std::fs::read_dir(link)? {
+        let entry = entry?;
+        let is_keeper = [".keep", ".gitkeep", ".gitignore"]
+            .iter()
+            .any(|keeper| entry.file_name() == *keeper);
+        if !is_keeper {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+    }
+    std::fs::remove_dir_all(link)
+}
+
+/// `$CONFIGURATION_DIRECTORY` when a command of the unit runs us.
+pub(super) fn configuration(name: &InstanceName) -> PathBuf {
+    let directory = std::env::var_os("CONFIGURATION_DIRECTORY").filter(|value| !value.is_empty());
+    directory.map_or_else(
+        || config_file(name),
+        |directory| PathBuf::from(directory).join(format!("{name}.toml")),
+    )
+}
+
+/// The instance, started if it was not.
+pub(super) fn running(name: &InstanceName) -> Result<(Instance, Status), CliError> {
+    let instance = Instance {
+        name: name.clone(),
+        socket: system_directory(name).join(control::SOCKET),
+    };
+    match progress::status(&instance) {
+        Ok(status) => Ok((instance, status)),
+        Err(CliError::Client(ClientError::NotRunning { .. })) => {
+            start(&name.unit())?;
+            let status = progress::status(&instance)?;
+            Ok((instance, status))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn start(unit: &str) -> Result<(), DeployError> {
+    let failed = |said: String| DeployError::Start {
+        unit: unit.to_owned(),
+        said,
+    };
+    let began = Instant::now();
+    let done = Command::new("systemctl")
+        .args(["start", unit])
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !done.status.success() {
+        return Err(failed(
+            String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+        ));
+    }
+    tell(
+        "began",
+        &format!("{unit}, by systemctl start"),
+        began.elapsed(),
+    );
+    Ok(())
+}
+
+/// For the lock: `pid 7, admin, since 2026-11-21 10:00:00 UTC: gapless deploy x`.
+fn who(what: &str) -> String {
+    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    let since = now.strftime("%Y-%m-%d %H:%M:%S");
+    let pid = std::process::id();
+    format!("pid {pid}, {}, since {since} UTC: {what}", user())
+}
+
+/// Who asked, also through sudo.
+fn user() -> String {
+    let named = ["SUDO_USER", "LOGNAME", "USER"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|name| !name.is_empty());
+    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+fn next_id(store: &Store) -> Result<ReleaseId, StoreError> {
+    let today = Timestamp::now().to_zoned(TimeZone::UTC);
+    let today = today.strftime("%Y%m%d").to_string();
+    let taken = store.list()?;
+    Ok(ReleaseId::next(&today, taken.iter().map(|(id, _)| id)))
+}

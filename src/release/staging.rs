@@ -1,0 +1,164 @@
+//! Staging: what is deployed becomes a directory that is ours, whatever it was and whoever made it.
+//!
+//! An archive may come from anywhere. Nothing in it may write outside of the directory, be more
+//! than files, directories and links that stay inside, or take more room than there is.
+
+mod archive;
+mod directory;
+mod links;
+mod sources;
+mod tree;
+
+pub use links::SYSTEM;
+pub use sources::Kind;
+pub use tree::Limits;
+
+use rustix::fs::Gid;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+use tree::Tree;
+
+/// Why an entry is refused; reads on after its name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Why {
+    /// `/etc/passwd`
+    #[error("has an absolute path")]
+    Absolute,
+    /// `../x`
+    #[error("has .. in its path")]
+    Upwards,
+    /// A symbolic or hard link to something that is not part of the release.
+    #[error("is a link that leaves the release: -> {0}")]
+    Leaves(String),
+    /// A hard link to what is not there (yet).
+    #[error("is a link to {0}, which is no file before it")]
+    Dangling(String),
+    /// A device, a fifo.
+    #[error("is {0}, not a file, a directory or a link")]
+    Special(&'static str),
+    /// A file of this name is there.
+    #[error("is there twice")]
+    Twice,
+    /// Something above it is a file or a link.
+    #[error("lies below something that is no directory")]
+    BelowFile,
+    /// `bytes_max`
+    #[error("does not fit any more: {0} are free; make room")]
+    NoRoom(String),
+    /// `entries_max`
+    #[error("is one entry too many: {0} are the limit")]
+    TooMany(u64),
+    /// It grows beyond what real files do.
+    #[error("unpacks to more than {0} times its size, as a bomb does")]
+    Bomb(u64),
+}
+
+/// Nothing was staged.
+#[derive(Debug, Error)]
+pub enum StagingError {
+    /// An entry is not as it should be.
+    #[error("refused: {entry} {why}")]
+    Entry {
+        /// Its name, safe for a terminal.
+        entry: String,
+        /// What is wrong with it.
+        why: Why,
+    },
+    /// A format that is not read.
+    #[error("{what}; {remedy}")]
+    Format {
+        /// What it is.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// It ends too early, or is damaged.
+    #[error("the archive is damaged or ends too early; send it again")]
+    Damaged(#[source] io::Error),
+    /// What the system said.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StagingError {
+    fn entry(path: &Path, why: Why) -> Self {
+        Self::Entry {
+            entry: tree::shown(path),
+            why,
+        }
+    }
+
+    fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// What was staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// What it came as.
+    pub kind: Kind,
+    /// Files and links.
+    pub files: u64,
+    /// Of all files.
+    pub bytes: u64,
+    /// `sha256:…`
+    pub digest: String,
+}
+
+/// Copies or unpacks a path into `to`, an empty directory. What was readable for its owner alone is
+/// readable for `group` too, and for nobody else.
+///
+/// # Errors
+/// [`StagingError`]; what is in `to` then is of no use.
+pub fn stage_path(
+    from: &Path,
+    to: &Path,
+    group: Option<Gid>,
+    limits: Limits,
+) -> Result<Staged, StagingError> {
+    let metadata = std::fs::metadata(from).map_err(StagingError::io("read", from))?;
+    let mut tree = Tree::new(to, group, limits)?;
+    let kind = if metadata.is_dir() {
+        directory::copy(from, &mut tree)?;
+        Kind::Directory
+    } else if metadata.is_file() {
+        let file = std::fs::File::open(from).map_err(StagingError::io("open", from))?;
+        sources::stage(file, from.file_name().map(Path::new), &mut tree)?
+    } else {
+        let why = Why::Special("neither file nor directory");
+        return Err(StagingError::entry(from, why));
+    };
+    tree.finish(kind)
+}
+
+/// The same from a stream: an archive, a jar or a program.
+///
+/// # Errors
+/// As [`stage_path`].
+pub fn stage_stream(
+    from: impl Read,
+    to: &Path,
+    group: Option<Gid>,
+    limits: Limits,
+) -> Result<Staged, StagingError> {
+    let mut tree = Tree::new(to, group, limits)?;
+    let kind = sources::stage(from, None, &mut tree)?;
+    tree.finish(kind)
+}
+
+#[cfg(test)]
+mod tests;

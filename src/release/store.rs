@@ -1,0 +1,414 @@
+//! The store of one instance: `incoming/`, `releases/`, `current`, `previous`, `lock`.
+//!
+//! Every change is one rename(2), with what it names on disk before; so whoever is killed, and
+//! wherever, leaves the old or the new. `current` names only what was live once.
+
+use super::id::ReleaseId;
+use super::lock::{Lock, LockError};
+use super::manifest::{Manifest, State};
+use crate::config::ReleaseSource;
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where stores are, one directory for each instance. Not below /var/lib: what is there belongs to
+/// the app's user, who could move it away and put another in its place.
+pub const ROOT: &str = "/srv/gapless";
+
+const CURRENT: &str = "current";
+const PREVIOUS: &str = "previous";
+const INCOMING: &str = "incoming";
+const RELEASES: &str = "releases";
+
+/// The store cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// What the system said.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else deploys.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is one of this name.
+    #[error("there is a release {0} already; choose another --release")]
+    Exists(ReleaseId),
+    /// There is none of this name.
+    #[error("there is no release {0}; gapless releases shows what is there")]
+    Missing(ReleaseId),
+    /// A manifest is no manifest.
+    #[error("{} cannot be understood", path.display())]
+    Malformed {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A link of ours names something else.
+    #[error("{} does not name a release", path.display())]
+    Stray {
+        /// The link.
+        path: PathBuf,
+    },
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Of an instance, below [`ROOT`] or another directory. Need not exist.
+    pub fn new(stores: &Path, instance: &str) -> Self {
+        Self {
+            root: stores.join(instance),
+        }
+    }
+
+    /// `/srv/gapless/NAME`
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes what is missing. Everybody may look, but not into what is coming in.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn create(&self) -> Result<(), StoreError> {
+        for (directory, mode) in [
+            (self.root.clone(), 0o755),
+            (self.root.join(RELEASES), 0o755),
+            (self.root.join(INCOMING), 0o700),
+        ] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&directory)
+                .map_err(io_error("create", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Only its holder changes anything here.
+    ///
+    /// # Errors
+    /// [`StoreError::Lock`].
+    pub fn lock(&self, who: &str) -> Result<Lock, StoreError> {
+        Ok(Lock::take(&self.root.join("lock"), who)?)
+    }
+
+    /// Where the files of a release are, once it is there.
+    pub fn directory(&self, id: &ReleaseId) -> PathBuf {
+        self.root.join(RELEASES).join(id.as_str())
+    }
+
+    fn manifest_path(&self, id: &ReleaseId) -> PathBuf {
+        self.root.join(RELEASES).join(format!("{id}.json"))
+    }
+
+    /// Removes what those left behind who were killed, and makes an empty directory to stage into.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begin(&self, id: &ReleaseId) -> Result<PathBuf, StoreError> {
+        if self.directory(id).exists() {
+            return Err(StoreError::Exists(id.clone()));
+        }
+        self.sweep()?;
+        let staging = self.root.join(INCOMING).join(id.as_str());
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&staging)
+            .map_err(io_error("create", &staging))?;
+        Ok(staging)
+    }
+
+    /// Empties `incoming/`, and removes manifests whose release never came.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let incoming = self.root.join(INCOMING);
+        for path in entries(&incoming)? {
+            remove(&path)?;
+        }
+        for path in entries(&self.root.join(RELEASES))? {
+            let is_manifest = path
+                .extension()
+                .is_some_and(|extension| extension == "json");
+            if is_manifest && !path.with_extension("").exists() {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was staged becomes a release: all of it is on disk before it has its name.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then it is no release.
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let id = &manifest.id;
+        let staged = self.root.join(INCOMING).join(id.as_str());
+        // One call for the whole file system: thousands of files would cost an fsync(2) each.
+        let opened = File::open(&staged).map_err(io_error("open", &staged))?;
+        rustix::fs::syncfs(&opened)
+            .map_err(|error| io_error("write to disk", &staged)(error.into()))?;
+        self.write_manifest(manifest)?;
+        let release = self.directory(id);
+        std::fs::rename(&staged, &release).map_err(io_error("move into place", &release))?;
+        sync_directory(&self.root.join(RELEASES))
+    }
+
+    /// Replaces what is known of a release.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then the old one stays.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let path = self.manifest_path(&manifest.id);
+        let fresh = self
+            .root
+            .join(INCOMING)
+            .join(format!("{}.json", manifest.id));
+        let mut text =
+            serde_json::to_vec_pretty(manifest).map_err(|source| StoreError::Malformed {
+                path: path.clone(),
+                source,
+            })?;
+        text.push(b'\n');
+        File::create(&fresh)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .map_err(io_error("write", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(io_error("write", &path))?;
+        sync_directory(&self.root.join(RELEASES))
+    }
+
+    /// What is known of a release; none: only that it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when it is not there, or what is wrong with its manifest.
+    pub fn manifest(&self, id: &ReleaseId) -> Result<Option<Manifest>, StoreError> {
+        if !self.directory(id).is_dir() {
+            return Err(StoreError::Missing(id.clone()));
+        }
+        let path = self.manifest_path(id);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| StoreError::Malformed { path, source })
+    }
+
+    /// What the configuration has to know of a release.
+    ///
+    /// # Errors
+    /// As [`Store::manifest`].
+    pub fn source(&self, id: &ReleaseId) -> Result<ReleaseSource, StoreError> {
+        let manifest = self.manifest(id)?;
+        Ok(ReleaseSource {
+            id: id.to_string(),
+            directory: self.directory(id),
+            command: manifest.and_then(|manifest| manifest.command),
+        })
+    }
+
+    /// Every release that is there, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn list(&self) -> Result<Vec<(ReleaseId, Option<Manifest>)>, StoreError> {
+        let releases = self.root.join(RELEASES);
+        let mut found: Vec<_> = entries(&releases)?
+            .into_iter()
+            .filter(|path| path.is_dir())
+            .filter_map(|path| path.file_name()?.to_str()?.parse::<ReleaseId>().ok())
+            // One bad manifest must not hide the others.
+            .map(|id| (id.clone(), self.manifest(&id).ok().flatten()))
+            .collect();
+        let staged =
+            |manifest: &Option<Manifest>| manifest.as_ref().map_or(0, |it| it.staged_unix_seconds);
+        found.sort_by(|(a, x), (b, y)| {
+            let natural = |id: &ReleaseId| (id.as_str().len(), id.clone());
+            (staged(y), natural(b)).cmp(&(staged(x), natural(a)))
+        });
+        Ok(found)
+    }
+
+    /// What is to run at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Stray`] when it names nothing that is there.
+    pub fn current(&self) -> Result<Option<ReleaseId>, StoreError> {
+        self.linked(CURRENT)
+    }
+
+    /// What ran before.
+    ///
+    /// # Errors
+    /// As [`Store::current`].
+    pub fn previous(&self) -> Result<Option<ReleaseId>, StoreError> {
+        self.linked(PREVIOUS)
+    }
+
+    fn linked(&self, name: &str) -> Result<Option<ReleaseId>, StoreError> {
+        let path = self.root.join(name);
+        let target = match std::fs::read_link(&path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let id = target
+            .strip_prefix(RELEASES)
+            .ok()
+            .and_then(Path::to_str)
+            .and_then(|id| id.parse::<ReleaseId>().ok())
+            .filter(|id| self.directory(id).is_dir());
+        id.map(Some).ok_or(StoreError::Stray { path })
+    }
+
+    /// Moves `previous`, then `current`: at any moment both name what was live once.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `current` names the old or the new then.
+    pub fn make_current(&self, id: &ReleaseId, unix_seconds: u64) -> Result<(), StoreError> {
+        // A link that names nothing is as good as none.
+        let old = self.current().unwrap_or(None);
+        if let Some(old) = old.filter(|old| old != id) {
+            self.link(PREVIOUS, &old)?;
+        }
+        self.link(CURRENT, id)?;
+        // Last, because it takes room on the disk.
+        self.mark(id, State::Healthy(unix_seconds))
+    }
+
+    fn link(&self, name: &str, id: &ReleaseId) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let fresh = self.root.join(INCOMING).join(name);
+        if fresh.symlink_metadata().is_ok() {
+            remove(&fresh)?;
+        }
+        symlink(Path::new(RELEASES).join(id.as_str()), &fresh)
+            .map_err(io_error("create", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(io_error("move", &path))?;
+        sync_directory(&self.root)
+    }
+
+    /// Notes what became of a release. What was healthy once is never called failed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn mark(&self, id: &ReleaseId, state: State) -> Result<(), StoreError> {
+        let Some(mut manifest) = self.manifest(id)? else {
+            return Ok(());
+        };
+        if matches!(manifest.state, State::Healthy(_)) {
+            return Ok(());
+        }
+        manifest.state = state;
+        self.write_manifest(&manifest)
+    }
+
+    /// Removes the oldest releases until `keep` are left, those first that never were live; never
+    /// one of `busy`, nor what `current` and `previous` name.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was removed by then is gone.
+    pub fn prune(
+        &self,
+        keep: usize,
+        busy: &BTreeSet<ReleaseId>,
+    ) -> Result<Vec<ReleaseId>, StoreError> {
+        let all = self.list()?;
+        let excess = all.len().saturating_sub(keep);
+        let named = [self.current()?, self.previous()?];
+        let (failed, others): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .rev()
+            .partition(|(_, manifest)| !was_live(manifest.as_ref()));
+        let candidates = failed.into_iter().chain(others).map(|(id, _)| id);
+        let removed: Vec<_> = candidates
+            .filter(|id| !busy.contains(id) && !named.iter().flatten().any(|it| it == id))
+            .take(excess)
+            .collect();
+        for id in &removed {
+            self.remove(id)?;
+        }
+        Ok(removed)
+    }
+
+    /// It loses its name at once, then its files.
+    fn remove(&self, id: &ReleaseId) -> Result<(), StoreError> {
+        let release = self.directory(id);
+        let doomed = self.root.join(INCOMING).join(format!("{id}.gone"));
+        std::fs::rename(&release, &doomed).map_err(io_error("remove", &release))?;
+        remove(&doomed)?;
+        let manifest = self.manifest_path(id);
+        match std::fs::remove_file(&manifest) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &manifest)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn was_live(manifest: Option<&Manifest>) -> bool {
+    manifest.is_some_and(|manifest| matches!(manifest.state, State::Healthy(_)))
+}
+
+/// None when there is no such directory.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let listed = match std::fs::read_dir(directory) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("list", directory)(error)),
+    };
+    listed
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()
+        .map_err(io_error("list", directory))
+}
+
+/// Follows no link.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    let is_directory = path.symlink_metadata().is_ok_and(|it| it.is_dir());
+    let removed = if is_directory {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    removed.map_err(io_error("remove", path))
+}
+
+/// A rename is on disk when its directory is.
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(io_error("write to disk", directory))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

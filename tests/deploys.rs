@@ -1,0 +1,674 @@
+//! Ring 2: releases, from a directory to production and back, with the real binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows it in #[test] functions only"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests wait for real processes, in real time: nothing here can be paused"
+)]
+
+mod world;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use world::process::{self, Finished};
+use world::service::{SOON, Service, get};
+use world::{alone, eventually, tool};
+
+/// Runs a service that has nothing to run yet, and deploys to it.
+struct Site {
+    service: Service,
+    /// Where load balancers ask.
+    admin: String,
+}
+
+impl Site {
+    fn bare() -> Self {
+        let mut service = Service::new("gapless");
+        service.listen_tcp("http");
+        let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap().to_string();
+        service.give("admin", admin.into());
+        service.start();
+        service.wait_ready();
+        Self {
+            service,
+            admin: address,
+        }
+    }
+
+    /// A directory with an app of this version; `more` are lines of its `[app]`.
+    fn app(&self, version: &str, more: &str) -> PathBuf {
+        let probe = tool("probe-app").display().to_string();
+        let text = format!(
+            "[app]\ncommand = [\"{probe}\"]\nsettle = \"100ms\"\n{more}\n\
+             [app.env]\nPROBE_VERSION = \"{version}\"\n"
+        );
+        let file = self
+            .service
+            .scratch
+            .write(&format!("{version}/gapless.toml"), &text);
+        file.parent().unwrap().to_owned()
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Finished {
+        process::run(self.service.command(arguments), Duration::from_mins(1))
+    }
+
+    fn deploy(&self, version: &str) -> Finished {
+        let app = self.app(version, "");
+        self.cli(&["deploy", app.to_str().unwrap(), "--release", version])
+    }
+
+    /// The same with a file in it, and everything that it says of its start.
+    fn deploy_to_the_letter(&self, version: &str, more: &str, path: &str, text: &str) -> Finished {
+        let app = self.app(version, more);
+        let file = app.join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        self.cli(&["deploy", app.to_str().unwrap(), "--release", version])
+    }
+
+    /// A deploy that can be killed.
+    fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.service.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    fn current(&self) -> Option<String> {
+        self.named("current")
+    }
+
+    fn named(&self, link: &str) -> Option<String> {
+        let target = fs::read_link(self.store().join(link)).ok()?;
+        Some(target.file_name().unwrap().to_str().unwrap().to_owned())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.service.scratch.0.join("store/gapless")
+    }
+
+    /// Names in `releases/`, sorted.
+    fn releases(&self) -> Vec<String> {
+        names(&self.store().join("releases"))
+    }
+
+    /// Names in `incoming/`.
+    fn left(&self) -> Vec<String> {
+        names(&self.store().join("incoming"))
+    }
+
+    fn version(&self) -> String {
+        let reply = self.service.get("/");
+        reply.header("x-app-version").unwrap_or("none").to_owned()
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let listed = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = listed
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn without_an_app_every_request_is_told_what_to_do_next() {
+    let site = Site::bare();
+    let page = site.service.get("/any/path").expect_ok();
+    assert_eq!(get(&site.admin, "/healthz").status, 200);
+    let ready = get(&site.admin, "/readyz");
+    assert_eq!(
+        (ready.status, ready.body.trim()),
+        (503, "nothing is deployed yet")
+    );
+    assert!(page.contains("sudo gapless deploy ./myapp"), "{page}");
+    site.service
+        .until("refusals_total", &[("cause", "nothing_deployed")], 1.0);
+    let said = site.service.said().unwrap();
+    assert!(said.contains("sudo gapless deploy ./myapp"), "{said}");
+    let file = site
+        .service
+        .scratch
+        .0
+        .join("etc/gapless.toml")
+        .display()
+        .to_string();
+    let checked = site.cli(&["check", &file]).expect_success();
+    assert!(
+        checked.contains("none yet; next: sudo gapless deploy"),
+        "{checked}"
+    );
+    site.deploy("v1").expect_success();
+    let checked = site.cli(&["check", &file]).expect_success();
+    assert!(checked.contains("store/gapless/releases/v1"), "{checked}");
+    assert_eq!(site.version(), "v1");
+    assert_eq!(site.current().as_deref(), Some("v1"));
+    let live = site.service.status().generations.pop().unwrap();
+    assert_eq!(live.release, "v1");
+    assert_eq!(
+        live.directory,
+        site.store().join("releases/v1").canonicalize().unwrap()
+    );
+}
+
+#[test]
+fn deploys_and_rollbacks_under_load_lose_nothing() {
+    let _alone = alone();
+    let site = Site::bare();
+    site.deploy("v1").expect_success();
+    let load = site.service.load(&[]);
+    let said = site.deploy("v2").expect_success();
+    for step in ["staged", "started", "healthy", "swapped", "drained", "0 of"] {
+        assert!(said.contains(step), "{said}");
+    }
+    assert_eq!(site.version(), "v2");
+    site.cli(&["rollback"]).expect_success();
+    assert_eq!(site.version(), "v1");
+    site.cli(&["rollback", "v2"]).expect_success();
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(site.current().as_deref(), Some("v2"));
+    assert_eq!(site.named("previous").as_deref(), Some("v1"));
+    assert_eq!(counted.versions.len(), 2, "{counted:#?}");
+}
+
+#[test]
+fn a_release_that_does_not_start_never_serves_and_is_marked() {
+    let site = Site::bare();
+    site.deploy("v1").expect_success();
+    let bad = site.app("bad", "");
+    let text = fs::read_to_string(bad.join("gapless.toml")).unwrap();
+    let text = text + "PROBE_EXIT_BEFORE_READY = \"3\"\nPROBE_SAY = \"no database\"\n";
+    fs::write(bad.join("gapless.toml"), text).unwrap();
+    let refused = site.cli(&["deploy", bad.to_str().unwrap(), "--release", "bad"]);
+    assert_eq!(refused.code(), 6, "{refused}");
+    for words in ["exited with status 3", "no database", "g1 serves on"] {
+        assert!(refused.stdout.contains(words), "{refused}");
+    }
+    assert_eq!(
+        (site.version().as_str(), site.current().as_deref()),
+        ("v1", Some("v1"))
+    );
+    let releases = site.cli(&["releases"]).expect_success();
+    assert!(releases.contains("bad failed: "), "{releases}");
+    // The next keeper begins with what was healthy.
+    let again = site.cli(&["rollback"]);
+    assert_eq!(again.code(), 1, "nothing else was ever live: {again}");
+}
+
+#[test]
+fn a_first_release_that_fails_leaves_the_greeting_and_is_not_tried_again() {
+    let site = Site::bare();
+    let bad = site.app("bad", "boot = \"10s\"");
+    let text = fs::read_to_string(bad.join("gapless.toml")).unwrap();
+    fs::write(
+        bad.join("gapless.toml"),
+        text + "PROBE_EXIT_BEFORE_READY = \"3\"\n",
+    )
+    .unwrap();
+    let refused = site.cli(&["deploy", bad.to_str().unwrap()]);
+    assert_eq!(refused.code(), 6, "{refused}");
+    eventually("it greets again", SOON, || {
+        let page = site.service.get("/").body;
+        page.contains("sudo gapless deploy").then_some(())
+    });
+    assert_eq!(site.service.status().generations.len(), 0);
+    assert_eq!(site.current(), None);
+}
+
+#[test]
+fn the_next_start_serves_what_is_current() {
+    let mut site = Site::bare();
+    site.deploy("v1").expect_success();
+    site.deploy("v2").expect_success();
+    site.service.stop(SOON);
+    site.service.start();
+    site.service.wait_ready();
+    assert_eq!(site.version(), "v2");
+    site.service.reload().expect_success();
+    assert_eq!(site.version(), "v2");
+}
+
+#[test]
+fn what_comes_in_on_standard_input_is_a_release() {
+    let site = Site::bare();
+    let app = site.app("v1", "");
+    let mut tar = Command::new("tar");
+    tar.args(["cz", "-C", app.to_str().unwrap(), "."])
+        .stdout(Stdio::piped());
+    let mut tar = tar.spawn().unwrap();
+    let mut deploy = site.service.command(&["deploy", "-", "--release", "v1"]);
+    deploy
+        .stdin(tar.stdout.take().unwrap())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let done = deploy.output().unwrap();
+    assert!(tar.wait().unwrap().success());
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(site.version(), "v1");
+    let releases = site.cli(&["releases", "--json"]).expect_success();
+    let releases: serde_json::Value = serde_json::from_str(&releases).unwrap();
+    assert_eq!(releases["current"], "v1");
+    let release = &releases["releases"][0];
+    assert_eq!(
+        (&release["kind"], &release["from"]),
+        (&"tar.gz".into(), &"-".into())
+    );
+    assert!(
+        release["digest"].as_str().unwrap().starts_with("sha256:"),
+        "{release}"
+    );
+}
+
+#[test]
+fn what_an_app_is_run_by_is_found_and_said() {
+    let site = Site::bare();
+    let app = site.service.scratch.0.join("found");
+    fs::create_dir(&app).unwrap();
+    let probe = tool("probe-app").display().to_string();
+    fs::write(
+        app.join("Procfile"),
+        format!("web: PROBE_VERSION=found {probe}\n"),
+    )
+    .unwrap();
+    let said = site
+        .cli(&["deploy", app.to_str().unwrap()])
+        .expect_success();
+    assert!(
+        said.contains("by web: in the Procfile: /bin/sh -c exec env"),
+        "{said}"
+    );
+    assert_eq!(site.version(), "found");
+    fs::remove_file(app.join("Procfile")).unwrap();
+    fs::write(app.join("notes.txt"), "").unwrap();
+    let refused = site.cli(&["deploy", app.to_str().unwrap()]);
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused.stderr.contains("nothing in it says how to run it"),
+        "{refused}"
+    );
+    let said = site
+        .cli(&["deploy", app.to_str().unwrap(), "--", &probe])
+        .expect_success();
+    assert!(said.contains("swapped"), "{said}");
+    assert_eq!(
+        site.version(),
+        "v1",
+        "what the probe says without a version"
+    );
+}
+
+#[test]
+fn nothing_is_started_of_what_cannot_be_right() {
+    let site = Site::bare();
+    site.deploy("v1").expect_success();
+    let before = site.service.status().generations;
+    let bad = site.app("bad", "workres = 2");
+    let refused = site.cli(&["deploy", bad.to_str().unwrap()]);
+    assert_eq!(refused.code(), 5, "{refused}");
+    for words in ["gapless.toml:4", "did you mean \"workers\"?"] {
+        assert!(refused.stderr.contains(words), "{refused}");
+    }
+    let refused = site.cli(&["deploy", "/dev/null"]);
+    assert_eq!(refused.code(), 5, "{refused}");
+    let app = site.app("v2", "");
+    std::os::unix::fs::symlink("/etc/passwd", app.join("passwd")).unwrap();
+    let refused = site.cli(&["deploy", app.to_str().unwrap()]);
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused.stderr.contains("passwd is a link that leaves"),
+        "{refused}"
+    );
+    site.service
+        .configure("[app]\ndirectory = \"/srv\"\ncommand = [\"/bin/true\"]\n");
+    let refused = site.deploy("v3");
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused.stderr.contains("remove that line to deploy"),
+        "{refused}"
+    );
+    assert_eq!(site.service.status().generations.len(), before.len());
+    assert_eq!(site.releases(), ["v1", "v1.json"]);
+    assert_eq!(site.left(), [""; 0]);
+}
+
+#[test]
+fn the_configuration_of_the_machine_wins_over_that_of_the_release() {
+    let site = Site::bare();
+    site.service
+        .configure("[app]\nworkers = 2\nenv = { PROBE_VERSION = \"machine\" }\n");
+    site.deploy("v1").expect_success();
+    assert_eq!(site.version(), "machine");
+    let live = site.service.status().generations.pop().unwrap();
+    assert_eq!(live.workers.len(), 2);
+    let refused = site.cli(&["deploy", "/nonexistent", "--", "x"]);
+    assert_eq!(refused.code(), 5, "{refused}");
+}
+
+#[test]
+fn shared_directories_outlive_releases() {
+    let site = Site::bare();
+    let shared = "shared = [\"uploads\", \"var/cache\"]";
+    site.deploy_to_the_letter("v1", shared, "uploads/.keep", "")
+        .expect_success();
+    let kept = site.service.scratch.0.join("state/shared/uploads");
+    fs::write(site.store().join("current/uploads/photo"), "x").unwrap();
+    assert!(kept.join("photo").is_file());
+    site.deploy_to_the_letter("v2", shared, "x", "")
+        .expect_success();
+    assert!(site.store().join("current/uploads/photo").is_file());
+    assert!(site.store().join("current/var/cache").is_dir());
+    let refused = site.deploy_to_the_letter("v3", shared, "uploads/mine", "x");
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(
+        refused
+            .stderr
+            .contains("uploads is shared between releases"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_release_command_runs_once_before_the_start_and_its_failure_stops_the_deploy() {
+    let site = Site::bare();
+    let command = "release_command = [\"bin/migrate\"]";
+    let log = site.service.scratch.0.join("migrations");
+    let script = |end: &str| {
+        let log = log.display();
+        format!("#!/bin/sh\necho $GAPLESS_RELEASE $PROBE_VERSION $PWD >>{log}\n{end}\n")
+    };
+    let said = site.deploy_to_the_letter("v1", command, "bin/migrate", &script(""));
+    let said = said.expect_success();
+    assert!(said.contains("prepared  bin/migrate"), "{said}");
+    let directory = site.store().join("releases/v1").canonicalize().unwrap();
+    let expected = format!("v1 v1 {}\n", directory.display());
+    assert_eq!(fs::read_to_string(&log).unwrap(), expected);
+    let bad = script("echo no such table >&2\nexit 4");
+    let refused = site.deploy_to_the_letter("v2", command, "bin/migrate", &bad);
+    assert_eq!(refused.code(), 6, "{refused}");
+    for words in [
+        "bin/migrate exited with status 4",
+        "no such table",
+        "g1 serves on",
+    ] {
+        assert!(refused.stdout.contains(words), "{refused}");
+    }
+    assert_eq!(site.version(), "v1");
+    // What was live once was prepared then.
+    site.deploy_to_the_letter("v3", "", "x", "")
+        .expect_success();
+    site.cli(&["rollback", "v1"]).expect_success();
+    assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn a_release_command_that_nobody_waits_for_any_more_is_ended() {
+    let site = Site::bare();
+    let command = "release_command = [\"bin/migrate\"]";
+    let app = site.app("v1", command);
+    fs::create_dir(app.join("bin")).unwrap();
+    let began = site.service.scratch.0.join("began");
+    let script = format!("#!/bin/sh\necho $$ >{}\nsleep 1000\n", began.display());
+    fs::write(app.join("bin/migrate"), script).unwrap();
+    fs::set_permissions(app.join("bin/migrate"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut deploy = site.begin(&["deploy", app.to_str().unwrap()]);
+    eventually("it runs", SOON, || began.is_file().then_some(()));
+    let second = site.deploy("v2");
+    assert_eq!(second.code(), 8, "{second}");
+    let pid = format!("pid {}, ", deploy.id());
+    assert!(
+        second.stderr.contains(&pid) && second.stderr.contains("gapless deploy"),
+        "{second}"
+    );
+    deploy.kill().unwrap();
+    deploy.wait().unwrap();
+    let is_sleeping = || {
+        site.service
+            .processes()
+            .iter()
+            .any(|it| it.command.contains("sleep"))
+    };
+    eventually("it is ended", SOON, || (!is_sleeping()).then_some(()));
+    site.deploy("v2").expect_success();
+    assert_eq!(site.version(), "v2");
+}
+
+/// The table of steps: killed in each, and then the machine starts anew.
+#[test]
+fn a_deploy_that_is_killed_anywhere_leaves_what_was_healthy_once() {
+    let mut site = Site::bare();
+    site.deploy("v0").expect_success();
+    let mut healthy = vec!["v0".to_owned()];
+    let steps = ["staged", "started", "healthy", "swapped", "drained"];
+    for (number, step) in steps.into_iter().enumerate() {
+        let version = format!("v{}", number + 1);
+        let app = site.app(&version, "");
+        let mut deploy = site.begin(&["deploy", app.to_str().unwrap(), "--release", &version]);
+        let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+        let reached = lines.any(|line| line.unwrap().trim_start().starts_with(step));
+        assert!(reached, "{version} never was {step}");
+        deploy.kill().unwrap();
+        deploy.wait().unwrap();
+        if ["swapped", "drained"].contains(&step) {
+            healthy.push(version);
+        }
+        expect_recovery(&mut site, &mut healthy, step);
+    }
+}
+
+fn expect_recovery(site: &mut Site, healthy: &mut Vec<String>, step: &str) {
+    let current = site.current().unwrap();
+    assert!(
+        healthy.contains(&current),
+        "killed when {step}: {current} of {healthy:?}"
+    );
+    site.service.stop(SOON);
+    site.service.start();
+    site.service.wait_ready();
+    assert_eq!(site.version(), current, "killed when {step}");
+    let next = format!("after-{step}");
+    site.deploy(&next).expect_success();
+    assert_eq!(site.version(), next);
+    assert_eq!(site.left(), [""; 0], "killed when {step}");
+    healthy.push(next);
+}
+
+#[test]
+fn a_deploy_that_is_killed_while_it_reads_leaves_nothing_that_counts() {
+    let site = Site::bare();
+    site.deploy("v0").expect_success();
+    let mut deploy = site.begin(&["deploy", "-", "--release", "half"]);
+    let mut stdin = deploy.stdin.take().unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_path("large").unwrap();
+    header.set_size(1 << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    stdin.write_all(header.as_bytes()).unwrap();
+    stdin.write_all(&vec![7; 1 << 20]).unwrap();
+    let file = site.store().join("incoming/half/large");
+    eventually("half of it is there", SOON, || {
+        file.metadata().ok()?.len().gt(&0).then_some(())
+    });
+    deploy.kill().unwrap();
+    deploy.wait().unwrap();
+    assert_eq!(site.left(), ["half"]);
+    site.deploy("v1").expect_success();
+    assert_eq!(site.left(), [""; 0]);
+    assert_eq!(
+        (site.version().as_str(), site.current().as_deref()),
+        ("v1", Some("v1"))
+    );
+}
+
+#[test]
+fn a_hundred_megabytes_go_through_with_the_memory_of_a_few() {
+    let site = Site::bare();
+    let bytes: u64 = if world::is_long() {
+        300 << 20
+    } else {
+        100 << 20
+    };
+    let app = site.app("large", "");
+    // Not to be compressed, so that every byte goes all the way.
+    let noise = fs::File::open("/dev/urandom").unwrap();
+    let mut large = fs::File::create(app.join("large")).unwrap();
+    std::io::copy(&mut std::io::Read::take(noise, bytes), &mut large).unwrap();
+    let tar = site.service.scratch.0.join("large.tar.gz");
+    let packed = Command::new("tar")
+        .args(["c", "--use-compress-program=gzip -1", "-f"])
+        .arg(&tar)
+        .arg("-C")
+        .arg(&app)
+        .arg(".")
+        .status();
+    assert!(packed.unwrap().success());
+    for from in [&app, &tar] {
+        let mut deploy = site.begin(&["deploy", from.to_str().unwrap()]);
+        let peak = peak_memory_kib(&mut deploy);
+        assert!(
+            peak < 32 << 10,
+            "{} KiB at its peak for {}",
+            peak,
+            from.display()
+        );
+    }
+    assert_eq!(site.version(), "large");
+}
+
+/// Waits for its last line, when it still runs, and asks the kernel.
+fn peak_memory_kib(deploy: &mut Child) -> u64 {
+    let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+    let staged = lines.next().unwrap().unwrap();
+    assert!(staged.trim_start().starts_with("staged"), "{staged}");
+    let status = fs::read_to_string(format!("/proc/{}/status", deploy.id())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    lines.for_each(drop);
+    assert!(deploy.wait().unwrap().success());
+    peak
+}
+
+#[test]
+fn only_so_many_releases_stay_and_nothing_of_the_others() {
+    let site = Site::bare();
+    for number in 0..6 {
+        let version = format!("v{number}");
+        site.app(&version, "keep = 3");
+        let app = site.service.scratch.0.join(&version);
+        site.cli(&["deploy", app.to_str().unwrap(), "--release", &version])
+            .expect_success();
+    }
+    let named = |path: &Path| path.display().to_string();
+    assert!(
+        site.releases().len() <= 8,
+        "{} {:?}",
+        named(&site.store()),
+        site.releases()
+    );
+    eventually("the old generations are gone", SOON, || {
+        (site.service.status().generations.len() == 1).then_some(())
+    });
+    let app = site.app("v6", "keep = 3");
+    site.cli(&["deploy", app.to_str().unwrap(), "--release", "v6"])
+        .expect_success();
+    let kept = ["v4", "v4.json", "v5", "v5.json", "v6", "v6.json"];
+    assert_eq!(site.releases(), kept);
+}
+
+#[test]
+fn a_deploy_goes_on_over_the_death_of_the_keeper() {
+    let mut site = Site::bare();
+    site.deploy("v1").expect_success();
+    let app = site.app("v2", "");
+    let text = fs::read_to_string(app.join("gapless.toml")).unwrap();
+    fs::write(
+        app.join("gapless.toml"),
+        text + "PROBE_BOOT_MS = \"1500\"\n",
+    )
+    .unwrap();
+    let mut deploy = site.begin(&["deploy", app.to_str().unwrap(), "--release", "v2"]);
+    let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+    let started = lines.any(|line| line.unwrap().contains("started"));
+    assert!(started);
+    site.service.kill_keeper();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(deploy.wait().unwrap().success(), "{rest:#?}");
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("asking the next keeper")),
+        "{rest:#?}"
+    );
+    assert_eq!(
+        (site.version().as_str(), site.current().as_deref()),
+        ("v2", Some("v2"))
+    );
+}
+
+#[test]
+fn the_service_can_read_what_a_careful_root_deploys() {
+    let site = Site::bare();
+    let app = site.app("v1", "");
+    fs::create_dir(app.join("public")).unwrap();
+    let mut deploy = Command::new("/bin/sh");
+    let gapless = site
+        .service
+        .command(&["deploy", app.to_str().unwrap(), "--release", "v1"]);
+    deploy
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(gapless.get_program());
+    deploy.args(gapless.get_args()).env_clear();
+    deploy.envs(
+        gapless
+            .get_envs()
+            .filter_map(|(key, value)| Some((key, value?))),
+    );
+    process::run(deploy, Duration::from_mins(1)).expect_success();
+    for (path, mode) in [
+        ("", 0o755),
+        ("incoming", 0o700),
+        ("lock", 0o600),
+        ("releases", 0o755),
+        ("releases/v1", 0o755),
+        ("releases/v1.json", 0o644),
+        ("releases/v1/public", 0o755),
+        ("releases/v1/gapless.toml", 0o644),
+    ] {
+        let found = fs::metadata(site.store().join(path))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o7777, mode, "{path}: {found:o}");
+    }
+}
+
+#[test]
+fn an_upgrade_goes_on_with_what_is_deployed_and_without() {
+    let site = Site::bare();
+    let upgrade = || site.service.cli(&["upgrade"]).expect_success();
+    upgrade();
+    let page = site.service.get("/").expect_ok();
+    assert!(page.contains("sudo gapless deploy ./myapp"), "{page}");
+    site.deploy("v1").expect_success();
+    upgrade();
+    assert_eq!(site.version(), "v1");
+    site.deploy("v2").expect_success();
+    upgrade();
+    site.cli(&["rollback"]).expect_success();
+    assert_eq!(site.version(), "v1");
+}

@@ -1,0 +1,25 @@
+//! Ring 3: the packages as administrators meet them, installed by their own tools in containers,
+//! upgraded with everybody connected. What can be said of the files alone is said on this machine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows it in #[test] functions only"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests wait for real processes, in real time: nothing here can be paused"
+)]
+
+#[path = "packages/build.rs"]
+mod build;
+#[path = "packages/deb.rs"]
+mod deb;
+#[path = "packages/files.rs"]
+mod files;
+#[path = "packages/installed.rs"]
+mod installed;
+#[path = "packages/rpm.rs"]
+mod rpm;
+mod world;

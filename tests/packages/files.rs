@@ -1,0 +1,186 @@
+//! What the packages are made of: the same files every time, in the same bytes, and scripts that
+//! leave sockets alone.
+
+use crate::build::{DEB, Format, Package, RPM, ask, debs, rpms};
+use crate::world::{repository, skip};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap()
+}
+
+/// Compares with a list that is kept in the repository: a file that comes or goes is meant to.
+fn expect_files(found: impl Iterator<Item = String>, list: &str) {
+    let found: BTreeSet<_> = found.collect();
+    let list = text(list);
+    let wanted: BTreeSet<_> = list
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(ToOwned::to_owned)
+        .collect();
+    let differ: Vec<_> = found.symmetric_difference(&wanted).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}
+
+#[test]
+fn the_deb_holds_exactly_the_files_of_the_list() {
+    if let Some(missing) = DEB.missing() {
+        return skip(&missing);
+    }
+    let listed = ask("dpkg-deb", &["--contents"], &debs()[0].path);
+    let file = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (mode, owner) = (words.next()?, words.next()?);
+        let path = words.nth(3)?.trim_start_matches('.');
+        (!mode.starts_with('d')).then(|| format!("{mode} {owner} {path}"))
+    };
+    expect_files(listed.lines().filter_map(file), "tests/packages/deb.files");
+}
+
+#[test]
+fn the_rpm_holds_exactly_the_files_of_the_list() {
+    if let Some(missing) = RPM.missing() {
+        return skip(&missing);
+    }
+    let format = "[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILENAMES}\\n]";
+    let options = ["--query", "--package", "--queryformat", format];
+    let listed = ask("rpm", &options, &rpms()[0].path);
+    let files = listed.lines().filter(|line| !line.starts_with('d'));
+    expect_files(files.map(ToOwned::to_owned), "tests/packages/rpm.files");
+}
+
+fn expect_equal_builds(format: Format, first: &Package) {
+    let second = format.pack(env!("CARGO_PKG_VERSION"));
+    for (first, second) in [
+        (&first.path, &second.path),
+        (&first.symbols, &second.symbols),
+    ] {
+        let equal = std::fs::read(first).unwrap() == std::fs::read(second).unwrap();
+        assert!(equal, "two builds of {} differ", first.display());
+    }
+}
+
+#[test]
+fn a_second_build_of_the_deb_is_equal_byte_for_byte() {
+    if let Some(missing) = DEB.missing() {
+        return skip(&missing);
+    }
+    expect_equal_builds(DEB, &debs()[0]);
+}
+
+#[test]
+fn a_second_build_of_the_rpm_is_equal_byte_for_byte() {
+    if let Some(missing) = RPM.missing() {
+        return skip(&missing);
+    }
+    expect_equal_builds(RPM, &rpms()[0]);
+}
+
+#[test]
+fn lintian_has_nothing_to_say_of_the_deb() {
+    if let Some(missing) = DEB.missing() {
+        return skip(&missing);
+    }
+    let exceptions = repository("packaging/debian/lintian-exceptions");
+    let options = [
+        "--fail-on",
+        "error,warning",
+        "--allow-root",
+        "--suppress-tags-from-file",
+        exceptions.to_str().unwrap(),
+    ];
+    let said = ask("lintian", &options, &debs()[0].path);
+    assert!(said.is_empty(), "{said}");
+}
+
+#[test]
+fn rpmlint_has_nothing_to_say_of_the_rpm() {
+    if let Some(missing) = RPM.missing() {
+        return skip(&missing);
+    }
+    let exceptions = repository("packaging/rpmlint.toml");
+    let options = ["--config", exceptions.to_str().unwrap()];
+    let said = ask("rpmlint", &options, &rpms()[0].path);
+    assert!(said.contains("0 errors, 0 warnings"), "{said}");
+}
+
+/// What is built against a later libc is refused by Debian 12, Ubuntu 22.04 and EL 9.
+#[test]
+fn the_binary_needs_no_libc_later_than_2_36() {
+    if let Some(missing) = RPM.missing() {
+        return skip(&missing);
+    }
+    let needs = ask(
+        "rpm",
+        &["--query", "--package", "--requires"],
+        &rpms()[0].path,
+    );
+    let minors = needs
+        .lines()
+        .filter_map(|line| line.split_once("(GLIBC_2."))
+        .map(|(_, rest)| rest.split(['.', ')']).next().unwrap().parse().unwrap());
+    let highest: u32 = minors.max().unwrap();
+    assert!(highest <= 36, "GLIBC_2.{highest}");
+}
+
+/// Position independent, read-only after relocation, bound at the start, no executable stack.
+#[test]
+fn the_binary_is_hardened() {
+    if let Some(missing) = RPM.missing() {
+        return skip(&missing);
+    }
+    rpms();
+    let binary = repository("target/release/gapless");
+    let mut readelf = Command::new("readelf");
+    readelf
+        .args(["--wide", "--file-header", "--segments", "--dynamic"])
+        .arg(binary)
+        .env("LC_ALL", "C.UTF-8");
+    let said = crate::build::run(&mut readelf);
+    assert!(said.contains("DYN (Position-Independent"), "{said}");
+    assert!(
+        said.contains("GNU_RELRO") && said.contains("BIND_NOW"),
+        "{said}"
+    );
+    let stack = said.lines().find(|line| line.contains("GNU_STACK"));
+    assert!(!stack.unwrap().contains("RWE"), "{said}");
+}
+
+/// The scripts of both formats only call `maintain`, where each case is a function.
+#[test]
+fn no_script_touches_a_socket_outside_first_installation_and_removal() {
+    for script in ["preinst", "postinst", "prerm"] {
+        let script = text(&format!("packaging/debian/gapless.{script}"));
+        let touches = script.contains("socket") || script.contains("systemctl");
+        assert!(!touches, "{script}");
+    }
+    let postrm = text("packaging/debian/gapless.postrm");
+    let (before, _) = postrm.split_once("if [ \"$1\" = purge ]").unwrap();
+    assert!(!before.contains("socket"), "{before}");
+    let spec = text("packaging/gapless.spec");
+    let (_, after_install) = spec.split_once("\n%pre\n").unwrap();
+    let (upgrading, removing) = after_install.split_once("\n%preun\n").unwrap();
+    assert!(!upgrading.contains("socket"), "{upgrading}");
+    let is_removal = removing.starts_with("if [ \"$1\" -eq 0 ]; then\n");
+    assert!(is_removal, "{removing}");
+    for (function, body) in functions(&text("packaging/maintain")) {
+        let may = ["installed", "removing"].contains(&function.as_str());
+        assert!(may || !body.contains("socket"), "{function}: {body}");
+    }
+}
+
+/// Name and commands of each function of a shell script; comments left out.
+fn functions(script: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in script.lines().filter(|line| !line.trim().starts_with('#')) {
+        if let Some(name) = line.strip_suffix("() {") {
+            found.push((name.to_owned(), String::new()));
+        } else if let Some((_, body)) = found.last_mut() {
+            body.push_str(line);
+            body.push('\n');
+        }
+    }
+    assert!(found.len() > 5, "{found:?}");
+    found
+}

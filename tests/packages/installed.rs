@@ -1,0 +1,135 @@
+//! What holds once a package is installed, whichever its format.
+
+use crate::world::container::Container;
+use crate::world::{probe_config, version};
+use std::time::Duration;
+
+pub fn is(container: &Container, question: &str, unit: &str) -> String {
+    let asked = container.try_sh(&format!("systemctl is-{question} {unit}"));
+    asked.stdout.trim().to_owned()
+}
+
+/// The first installation: the port is open, nothing else is decided.
+pub fn expect_listening(container: &Container) {
+    assert_eq!(is(container, "enabled", "gapless.socket"), "enabled");
+    assert_eq!(is(container, "active", "gapless.socket"), "active");
+    assert_eq!(is(container, "enabled", "gapless.service"), "disabled");
+    assert_eq!(is(container, "enabled", "gapless-admin.socket"), "disabled");
+}
+
+/// It starts the service, which says what is missing; the commands of the README then bring the app.
+pub fn without_an_app_it_says_what_to_do_next(container: &Container) {
+    let next = "sudo gapless deploy ./myapp";
+    let page = container.get("/");
+    assert!(page.contains(next), "{page}");
+    let says = container.property("StatusText");
+    assert!(says.contains(next), "{says}");
+    container.behave(&version("v1"));
+    let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
+    container.push("/etc/gapless/gapless.toml", config.as_bytes(), 0o644);
+    container.systemctl("enable gapless.service");
+    container.systemctl("reload-or-restart gapless.service");
+    assert!(container.get("/echo").starts_with("v1"));
+}
+
+/// The app `shop` beside it, as the README has it.
+pub fn serve_a_second_app(container: &Container) {
+    let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
+    container.push("/etc/gapless/shop.toml", config.as_bytes(), 0o644);
+    let user = b"u gapless-shop - \"gapless app shop\" /var/lib/gapless@shop\n";
+    container.push("/etc/sysusers.d/shop.conf", user, 0o644);
+    let drop_in = "/etc/systemd/system/gapless@shop.socket.d/listen.conf";
+    container.push(drop_in, b"[Socket]\nListenStream=8080\n", 0o644);
+    container.sh("systemd-sysusers && systemctl daemon-reload");
+    container.systemctl("enable --now gapless@shop.socket gapless@shop.service");
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
+}
+
+/// What the administrator wrote for it; what a package may not take away.
+pub fn forget_the_second_app(container: &Container) {
+    container.sh("rm -r /etc/gapless/shop.toml /etc/sysusers.d/shop.conf \
+         /etc/systemd/system/gapless@shop.socket.d");
+}
+
+pub fn nothing_listens_or_runs(container: &Container) {
+    let listens = container.sh("ss -Hltn '( sport = 8888 or sport = 8080 )'");
+    assert_eq!(listens, "");
+    let processes = container.processes();
+    assert!(processes.is_empty(), "{processes:#?}");
+}
+
+/// What would be another, had anybody touched the socket unit.
+fn socket_of(container: &Container) -> (String, String) {
+    let listener = container.sh("ss -Hltne sport = 8888 | grep -o 'ino:[0-9]*'");
+    let unit = "show -P InvocationID -P ActiveEnterTimestampMonotonic gapless.socket";
+    (listener, container.systemctl(unit))
+}
+
+/// Every one of these commands puts another gapless in place, under the load.
+pub fn upgrades_lose_nothing(container: &Container, commands: &[&str]) {
+    let state = || {
+        let app = container.worker_pids();
+        (socket_of(container), app, container.main_pid())
+    };
+    let before = state();
+    let load = container.load(&[]);
+    for command in commands {
+        let said = container.sh(&format!("{command} 2>&1"));
+        load.run_for(Duration::from_millis(500));
+        expect_in_force_or_told(container, &said);
+    }
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    assert_eq!(state(), before);
+}
+
+/// Each keeper has become what is installed; a gapless that cannot do so says what to do.
+fn expect_in_force_or_told(container: &Container, said: &str) {
+    let journal = || container.journal("-u gapless.service -n 60");
+    let can = container.try_sh("gapless upgrade --help").status.success();
+    let wanted = if can {
+        "is in place"
+    } else {
+        "systemctl restart gapless"
+    };
+    let services = container.systemctl("list-units --no-legend --plain --type=service 'gapless*'");
+    let told = said.matches(wanted).count();
+    assert_eq!(told, services.lines().count(), "{said}\n{}", journal());
+    let program = container.sh("readlink /proc/$(systemctl show -P MainPID gapless)/exe");
+    assert_eq!(program.trim() == "/usr/bin/gapless", can, "{program}");
+}
+
+/// The catalogue that journalctl reads knows our events.
+pub fn the_journal_explains_our_events(container: &Container) {
+    let explained = container.sh("journalctl -x -u gapless.service --no-pager");
+    assert!(
+        explained.contains("Subject: A generation of the app is live"),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("Next: gapless status gapless"),
+        "{explained}"
+    );
+}
+
+/// systemd has nothing to say of the units, and thinks well of their sandbox.
+pub fn the_units_please_systemd(container: &Container) {
+    let listen = b"[Socket]\nListenStream=8081\n";
+    for unit in ["gapless@probe", "gapless-admin@probe"] {
+        let drop_in = format!("/etc/systemd/system/{unit}.socket.d/listen.conf");
+        container.push(&drop_in, listen, 0o644);
+    }
+    let units = "gapless.socket gapless.service gapless-admin.socket gapless@probe.socket \
+                 gapless@probe.service gapless-admin@probe.socket";
+    let verified = container.try_sh(&format!("systemd-analyze verify --man=no {units}"));
+    assert!(
+        verified.status.success() && verified.output().is_empty(),
+        "{verified}"
+    );
+    for service in ["gapless.service", "gapless@probe.service"] {
+        // In tenths: 2.0.
+        container.sh(&format!(
+            "systemd-analyze security --no-pager --threshold=20 {service}"
+        ));
+    }
+    container.sh("rm -r /etc/systemd/system/gapless*@probe.socket.d; systemctl daemon-reload");
+}
