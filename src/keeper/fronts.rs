@@ -4,34 +4,31 @@
 //! through a bounded queue of their own task; one that is full counts as a hung front.
 
 mod birth;
+mod ending;
 mod estate;
 mod succession;
+mod told;
 mod wires;
 
 pub use birth::{Birth, FrontError};
+pub use ending::Exited;
 pub use estate::Bequest;
 
 use super::happening::Outbox;
-use super::lane_probe;
 use super::plan::Moment;
-use super::reaper;
 use super::stored;
 use super::totals::Totals;
-use crate::api::FrontStatus;
 use crate::config::HttpConfig;
 use crate::id::{FrontId, GenerationId};
-use crate::link::{self, Cell, FromFront, KeeperEnd, Link, Report, Target, ToFront};
+use crate::link::{Cell, FromFront, KeeperEnd, Link, Report, Target, ToFront};
 use crate::poll;
 use crate::systemd::message_id;
 use estate::Estate;
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -299,126 +296,6 @@ impl Fronts {
         }
     }
 
-    /// Every lane of every front that serves does so from this cell or a later one.
-    pub fn has_acknowledged(&self, seq: u64) -> bool {
-        let serving = self
-            .living
-            .values()
-            .filter(|front| front.stage != Stage::Starting);
-        serving
-            .map(|front| front.report.as_ref())
-            .all(|report| report.is_some_and(|r| r.seq >= seq))
-    }
-
-    /// No front can hold a lease on the generation, which left the cell with number `left_at`.
-    pub fn is_drained(&self, generation: GenerationId, left_at: u64) -> bool {
-        self.living.values().all(|front| match &front.report {
-            None => false,
-            Some(report) => {
-                let never_served = report.seq == 0;
-                let is_free = report
-                    .leases
-                    .get(&generation)
-                    .is_none_or(|&leases| leases == 0);
-                is_free && (never_served || report.seq >= left_at)
-            }
-        })
-    }
-
-    /// Requests in flight on the generation, as last reported.
-    pub fn leases(&self, generation: GenerationId) -> u64 {
-        let reports = self
-            .living
-            .values()
-            .filter_map(|front| front.report.as_ref());
-        reports
-            .filter_map(|report| report.leases.get(&generation))
-            .sum()
-    }
-
-    /// A front is ready: the older ones hand over to it. False when it is not known any more.
-    pub fn ready(&mut self, id: FrontId, now: Moment) -> bool {
-        let Some(front) = self.living.get_mut(&id) else {
-            return false;
-        };
-        if front.stage != Stage::Starting {
-            return true;
-        }
-        front.stage = Stage::Serving;
-        tracing::info!(front = %id, "{id} serves");
-        let older: Vec<_> = self.living.range(..id).map(|(id, _)| *id).collect();
-        for old in older {
-            self.retire(old, id, now);
-        }
-        self.pass_estates_on();
-        true
-    }
-
-    /// Sends the idle connections of `old` to `new`, now and as they become idle. One that retires
-    /// already gets the new heir: its former one could not end while it may still get connections.
-    fn retire(&mut self, old: FrontId, new: FrontId, now: Moment) {
-        let is_done = |front: &Front| front.stage == Stage::Draining;
-        if self.living.get(&old).is_none_or(is_done) {
-            return;
-        }
-        let (receiving, sending) = match link::pair() {
-            Ok(pair) => pair,
-            Err(error) => {
-                tracing::warn!(front = %old, %error, "no fds to hand connections over, {old} serves them to their end: {error}");
-                return;
-            }
-        };
-        let is_upgrade = self.living.get(&new).is_some_and(|front| front.is_upgrade);
-        let mut keeps_tunnels = false;
-        if let Some(front) = self.living.get_mut(&old) {
-            // One whose tunnels have been given their window already ends them.
-            keeps_tunnels = is_upgrade && front.stage != Stage::Retiring;
-            if keeps_tunnels {
-                front.ends = front.http.upgrade_drain.map(|limit| now + limit);
-            }
-            (front.stage, front.heir) = (Stage::Retiring, Some(new));
-        }
-        if keeps_tunnels {
-            self.tell(old, ToFront::KeepTunnels, Vec::new());
-        }
-        tracing::info!(front = %old, to = %new, "{old} retires, its connections move to {new}");
-        self.tell(new, ToFront::Inherit, vec![receiving]);
-        self.tell(old, ToFront::Retire, vec![sending]);
-    }
-
-    /// Stop accepting, finish, end.
-    pub fn drain(&mut self) {
-        self.forget_estates();
-        for id in self.ids() {
-            if let Some(front) = self.living.get_mut(&id) {
-                front.stage = Stage::Draining;
-            }
-            self.tell(id, ToFront::Drain, Vec::new());
-        }
-    }
-
-    /// End now, by word and by SIGKILL.
-    pub fn end(&mut self) {
-        self.living.values().for_each(Front::kill);
-    }
-
-    /// A front that hangs is ended; its exit brings the next.
-    pub fn kill(&mut self, id: FrontId) {
-        if let Some(front) = self.living.get(&id) {
-            front.kill();
-        }
-    }
-
-    /// Ends a front whose lanes did not come up in time.
-    pub fn kill_late(&mut self, now: Moment, limit: Duration) {
-        for front in self.living.values() {
-            if front.stage == Stage::Starting && now - front.born > limit {
-                tracing::error!(front = %front.id, limit_s = limit.as_secs(), "{} has no lanes in time, replacing it", front.id);
-                front.kill();
-            }
-        }
-    }
-
     /// Takes a report in.
     pub fn said(&mut self, id: FrontId, message: FromFront, now: Moment) {
         let Some(front) = self.living.get_mut(&id) else {
@@ -433,106 +310,6 @@ impl Fronts {
             FromFront::Acknowledged { .. } => {}
             FromFront::Report(report) => front.report = Some(report),
         }
-    }
-
-    /// The process is gone; its counters are added to the totals. Says whether it was to serve. Unless
-    /// gapless `stops`, others get what it left.
-    pub fn exited(
-        &mut self,
-        id: FrontId,
-        runtime_directory: &Path,
-        stops: bool,
-        now: Moment,
-    ) -> Option<Exited> {
-        let front = self.living.remove(&id)?;
-        lane_probe::forget(runtime_directory, id, front.lanes);
-        stored::forget(&stored::of_front(id, "pidfd"));
-        stored::forget(&stored::of_front(id, "link"));
-        let was_wanted = front.is_current();
-        let left = self.left_behind(id, front.bequest, stops, now);
-        let report = front.report.unwrap_or_default();
-        // A tunnel broke off as a request does.
-        let in_flight = match left {
-            Some(left) if !(front.is_cut || stops) => left.busy.saturating_add(report.tunnels),
-            Some(_) | None if was_wanted || front.is_cut => {
-                report.in_flight.saturating_add(report.tunnels)
-            }
-            Some(_) | None => 0,
-        };
-        self.totals.bury(&report.counters, in_flight);
-        Some(Exited {
-            was_wanted,
-            born: front.born,
-            in_flight,
-            settled: left.unwrap_or_default().settled,
-        })
-    }
-
-    /// Forgets everything in the fd store.
-    pub fn forget(&self) {
-        for id in self.living.keys() {
-            stored::forget(&stored::of_front(*id, "pidfd"));
-            stored::forget(&stored::of_front(*id, "link"));
-            estate::forget(*id);
-        }
-        for id in self.estates() {
-            estate::forget(id);
-        }
-    }
-
-    /// The sockets on which the serving front's lanes answer the keeper.
-    pub fn probes(&self, runtime_directory: &Path) -> Vec<(FrontId, PathBuf)> {
-        let serving = self
-            .living
-            .values()
-            .filter(|front| front.stage == Stage::Serving);
-        serving
-            .flat_map(|front| {
-                (0..front.lanes).map(|lane| {
-                    (
-                        front.id,
-                        lane_probe::path(runtime_directory, front.id, lane),
-                    )
-                })
-            })
-            .collect()
-    }
-
-    /// Counters of all fronts, dead ones included.
-    pub fn counters(&self) -> Totals {
-        let mut totals = self.totals.clone();
-        for report in self
-            .living
-            .values()
-            .filter_map(|front| front.report.as_ref())
-        {
-            totals.add(&report.counters);
-        }
-        totals
-    }
-
-    /// For the control API.
-    pub fn status(&self) -> Vec<FrontStatus> {
-        let status = |front: &Front| {
-            let report = front.report.clone().unwrap_or_default();
-            FrontStatus {
-                id: front.id,
-                pid: front.pid,
-                state: front.stage.word().into(),
-                connections: report.connections,
-                settled: report.settled,
-                tunnels: report.tunnels,
-                in_flight: report.in_flight,
-                held: report.held,
-                usage: report.usage,
-            }
-        };
-        self.living.values().map(status).collect()
-    }
-
-    /// Process ids, for the handover to a scope.
-    pub fn pids(&self) -> impl Iterator<Item = u32> {
-        self.living.values().map(|front| front.pid)
     }
 
     /// Asks every front for a fresh report.
@@ -573,12 +350,6 @@ impl Fronts {
 }
 
 impl Front {
-    fn kill(&self) {
-        if let Err(error) = reaper::signal(&self.pidfd, Signal::KILL) {
-            tracing::error!(front = %self.id, %error, "cannot end {}: {error}", self.id);
-        }
-    }
-
     fn is_current(&self) -> bool {
         matches!(self.stage, Stage::Starting | Stage::Serving)
     }
@@ -589,17 +360,4 @@ impl RememberedFront {
     pub fn id(&self) -> FrontId {
         self.id
     }
-}
-
-/// What a front left behind.
-#[derive(Clone, Copy, Debug)]
-pub struct Exited {
-    /// It was neither retiring nor draining: another one must take its place.
-    pub was_wanted: bool,
-    /// When it was born.
-    pub born: Moment,
-    /// Requests and tunnels that ended with it: busy slots, or else those of its last report.
-    pub in_flight: u64,
-    /// Connections that go on.
-    pub settled: u64,
 }

@@ -1,15 +1,65 @@
 //! Of old fronts and new ones: what an upgrade waits for, and what becomes of those that it made old.
 
-use super::{Fronts, QUEUE, Stage};
+use super::{Front, Fronts, QUEUE, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
-use crate::link::ToFront;
+use crate::link::{self, ToFront};
 use std::time::Duration;
 
 /// For a front that is told to end at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Fronts {
+    /// A front is ready: the older ones hand over to it. False when it is not known any more.
+    pub fn ready(&mut self, id: FrontId, now: Moment) -> bool {
+        let Some(front) = self.living.get_mut(&id) else {
+            return false;
+        };
+        if front.stage != Stage::Starting {
+            return true;
+        }
+        front.stage = Stage::Serving;
+        tracing::info!(front = %id, "{id} serves");
+        let older: Vec<_> = self.living.range(..id).map(|(id, _)| *id).collect();
+        for old in older {
+            self.retire(old, id, now);
+        }
+        self.pass_estates_on();
+        true
+    }
+
+    /// Sends the idle connections of `old` to `new`, now and as they become idle. One that retires
+    /// already gets the new heir: its former one could not end while it may still get connections.
+    fn retire(&mut self, old: FrontId, new: FrontId, now: Moment) {
+        let is_done = |front: &Front| front.stage == Stage::Draining;
+        if self.living.get(&old).is_none_or(is_done) {
+            return;
+        }
+        let (receiving, sending) = match link::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                tracing::warn!(front = %old, %error, "no fds to hand connections over, {old} serves them to their end: {error}");
+                return;
+            }
+        };
+        let is_upgrade = self.living.get(&new).is_some_and(|front| front.is_upgrade);
+        let mut keeps_tunnels = false;
+        if let Some(front) = self.living.get_mut(&old) {
+            // One whose tunnels have been given their window already ends them.
+            keeps_tunnels = is_upgrade && front.stage != Stage::Retiring;
+            if keeps_tunnels {
+                front.ends = front.http.upgrade_drain.map(|limit| now + limit);
+            }
+            (front.stage, front.heir) = (Stage::Retiring, Some(new));
+        }
+        if keeps_tunnels {
+            self.tell(old, ToFront::KeepTunnels, Vec::new());
+        }
+        tracing::info!(front = %old, to = %new, "{old} retires, its connections move to {new}");
+        self.tell(new, ToFront::Inherit, vec![receiving]);
+        self.tell(old, ToFront::Retire, vec![sending]);
+    }
+
     /// How many hand over to younger ones, or finish what they have.
     pub fn retiring(&self) -> usize {
         let fronts = self.living.values();
