@@ -35,6 +35,7 @@ pub mod trustee;
 mod tunnel;
 
 use crate::link::FrontSettings;
+use crate::steps::{self, Step};
 use crate::systemd::journal::Level;
 use hub::Hub;
 use lane::LaneThread;
@@ -126,6 +127,7 @@ pub fn run(
             &events,
         )?;
         drop((listeners, stdout));
+        steps::reached(Step::LanesStarted);
         let hub = Hub::new(link, lanes, (events, events_received), settings, log)?;
         hub.run().await
     });
@@ -134,6 +136,7 @@ pub fn run(
     }
     if served.is_ok() {
         trustee.dismiss();
+        steps::reached(Step::TrusteeDismissed);
     }
     served
 }

@@ -2,7 +2,7 @@
 //! loses no request while either is replaced.
 //!
 //! The layers, from the top: [`cli`]; [`keeper`] and [`front`] (which never import each other);
-//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`], [`usage`]. A module imports from its own
+//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`], [`steps`], [`usage`]. A module imports from its own
 //! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
 
 pub mod api;
@@ -16,5 +16,6 @@ pub mod keeper;
 pub mod link;
 pub mod poll;
 pub mod release;
+pub mod steps;
 pub mod systemd;
 pub mod usage;

@@ -6,6 +6,7 @@ use crate::front::{self, FrontFds};
 use crate::keeper::spawn;
 use crate::link::FrontSettings;
 use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
+use crate::steps::{self, Step};
 use crate::systemd::given::{self, Given};
 use crate::systemd::journal;
 use std::fs::File;
@@ -25,9 +26,11 @@ pub(super) fn run() -> Result<Exit, CliError> {
             what: "read the settings of a front",
             source: io::Error::from(error),
         })?;
+    steps::reached(Step::Begun);
     let hardened = spawn::harden_self();
     // Before anything here starts a thread.
     let trustee = trust(fds.slots.take(), fds.estate.take());
+    steps::reached(Step::Trusted);
     let level = journal::init(&settings.log_level, &settings.name)?;
     hardened.map_err(|source| CliError::Internal {
         what: "make a front unreadable",

@@ -6,6 +6,7 @@
 //! them and then becomes the next one. If that cannot be executed, it becomes the old one again.
 
 use super::OWN_IMAGE;
+use crate::steps::{self, Step};
 use crate::systemd::given;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::execve;
@@ -137,6 +138,7 @@ fn relay(arguments: &[OsString]) -> io::Result<Infallible> {
         .collect::<Result<_, _>>()?;
     // Open until the exec.
     let _placed = given::place(&numbers)?;
+    steps::reached(Step::RelayPlaced);
     let mut start = vec![
         ("LISTEN_PID", std::process::id().to_string()),
         ("LISTEN_FDS", numbers.len().to_string()),

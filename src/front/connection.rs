@@ -14,6 +14,7 @@ use super::refusal::MALFORMED_HEAD;
 use super::stream::{ClientStream, Socket};
 use super::tally;
 use super::tunnel::{self, Farewell, Switched};
+use crate::steps::{self, Step};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
@@ -327,6 +328,7 @@ async fn move_on(client: &Client, visit: Visit, bytes: Bytes) {
                 introduced,
                 idle,
             };
+            steps::reached(Step::ConnectionTaken);
             client.lane.park(parked).await;
         }
         Err(error) => tracing::warn!(%error, "cannot take a connection out, closing it: {error}"),

@@ -15,6 +15,7 @@ use crate::link::seqpacket::Seqpacket;
 use crate::link::{
     Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
 };
+use crate::steps::{self, Step};
 use crate::systemd::journal::Level;
 use crate::usage::{self, Usage};
 use rustix::io::Errno;
@@ -147,8 +148,10 @@ impl Hub {
                 break why;
             }
         };
+        steps::reached(Step::Emptied);
         self.tell_shed(Duration::ZERO);
         self.say_last_words();
+        steps::reached(Step::LastWordsSaid);
         tracing::debug!(front = %self.settings.id, why, "front ends");
         self.end_lanes();
         Ok(())
@@ -173,6 +176,9 @@ impl Hub {
             Turn::Said(Err(error)) | Turn::Sent(_, Err(error)) => return self.link_failed(&error),
             Turn::Sent(message, Ok(())) => {
                 self.outbox.sent(&message);
+                if message == FromFront::Ready {
+                    steps::reached(Step::ReadySaid);
+                }
                 if let FromFront::Report(report) = message {
                     // What it uses always changes; that alone is not worth a report.
                     self.reported = Report {
@@ -183,7 +189,10 @@ impl Hub {
             }
             Turn::Event(Event::State(state)) => self.hear(state),
             Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
-            Turn::Event(Event::Inherited(parked)) => self.share(parked).await,
+            Turn::Event(Event::Inherited(parked)) => {
+                self.share(parked).await;
+                steps::reached(Step::ParcelShared);
+            }
             Turn::Tick => {
                 self.tell_shed(SHED_NEWS);
                 self.usage = usage::of(std::process::id());
@@ -253,6 +262,7 @@ impl Hub {
     /// Starts to receive a parcel.
     fn inherit(&mut self, fds: Vec<OwnedFd>) {
         let socket = fds.into_iter().next().map(Seqpacket::new);
+        steps::reached(Step::InheritBegun);
         match socket {
             Some(Ok(socket)) => {
                 let (events, room) = (self.events.clone(), Arc::clone(&self.room));
@@ -278,6 +288,7 @@ impl Hub {
                 }
                 self.outgoing = Some(outgoing);
                 self.become_mode(Mode::Retiring).await;
+                steps::reached(Step::RetireBegun);
             }
             Some(Err(error)) => tracing::error!(%error, "cannot retire, serving on: {error}"),
             None => tracing::error!("Retire came without its fd, serving on"),
@@ -293,7 +304,10 @@ impl Hub {
     /// To the next front, or back to a lane when there is none any more.
     async fn pass(&mut self, parked: Parked) {
         match &mut self.outgoing {
-            Some(outgoing) => outgoing.push(parked),
+            Some(outgoing) => {
+                outgoing.push(parked);
+                steps::reached(Step::ConnectionQueued);
+            }
             None => self.share(vec![parked]).await,
         }
     }

@@ -20,6 +20,7 @@ use super::trustee::{Slot, Slots};
 use crate::config::HttpConfig;
 use crate::id::GenerationId;
 use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report};
+use crate::steps::{self, Step};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -368,6 +369,7 @@ impl Lane {
             self.adopted.set(self.adopted.get().saturating_add(1));
             connection::serve_parked(self, one);
         }
+        steps::reached(Step::LaneAdopted);
         if self.mode() == Mode::Serving {
             self.shed_excess();
         }

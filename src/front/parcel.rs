@@ -7,6 +7,7 @@
 
 use super::introduction::Introduced;
 use crate::link::seqpacket::{BYTES_MAX as MESSAGE_BYTES_MAX, FDS_MAX, Incoming, Seqpacket};
+use crate::steps::{self, Step};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -215,9 +216,11 @@ impl Outgoing {
             .map(|parked| parked.fd.as_fd())
             .collect();
         self.socket.send(message, &fds).await?;
+        steps::reached(Step::ParcelSent);
         // Closes our copies: the connections live on in the message.
         self.queue.drain(..*count);
         self.packed = None;
+        steps::reached(Step::ParcelClosed);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub(super) use slots::{Slot, Slots};
 
 use super::parcel::{self, Parked};
 use crate::link::seqpacket;
+use crate::steps::{self, Step};
 use crate::systemd::given;
 use hyper::body::Bytes;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
@@ -90,6 +91,7 @@ fn serve(front: BorrowedFd<'_>, estate: RawFd, slots: Slots) {
     if await_end(front).is_err() {
         return;
     }
+    steps::reached(Step::TrusteeWoken);
     let mut all = given::take_over();
     let Some(estate) = all.remove(&estate) else {
         return;
@@ -109,7 +111,9 @@ fn serve(front: BorrowedFd<'_>, estate: RawFd, slots: Slots) {
             }),
         }
     }
+    steps::reached(Step::TrusteeSorted);
     drop(pass_on(settled, &estate));
+    steps::reached(Step::TrusteeDone);
 }
 
 fn await_end(front: BorrowedFd<'_>) -> io::Result<()> {
@@ -133,6 +137,7 @@ fn pass_on(mut settled: VecDeque<Parked>, estate: &OwnedFd) -> io::Result<()> {
             .collect();
         send(estate, &message, &fds)?;
         settled.drain(..count);
+        steps::reached(Step::EstateSent);
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::config::HttpConfig;
 use crate::id::{FrontId, GenerationId};
 use crate::link::{Cell, FromFront, KeeperEnd, Link, Report, Target, ToFront};
 use crate::poll;
+use crate::steps::{self, Step};
 use crate::systemd::message_id;
 use estate::Estate;
 use serde::{Deserialize, Serialize};
@@ -174,9 +175,11 @@ impl Fronts {
         let id = FrontId(self.next);
         self.next = self.next.saturating_add(1);
         let born = birth::bear(id, birth)?;
+        steps::reached(Step::FrontSpawned);
         stored::keep(&stored::of_front(id, "pidfd"), &born.child.pidfd);
         stored::keep(&stored::of_front(id, "link"), &born.link);
         born.bequest.keep(id);
+        steps::reached(Step::FrontKept);
         let (pid, lanes) = (born.child.pid, born.lanes);
         tracing::info!(name: message_id::FRONT_STARTED.name, front = %id, pid, lanes, "{id} started");
         let remembered = RememberedFront {

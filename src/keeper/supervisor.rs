@@ -39,6 +39,7 @@ use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
 use crate::release::Store;
+use crate::steps::{self, Step};
 use crate::systemd::given::GivenError;
 use crate::systemd::journal::Level;
 use crate::systemd::{message_id, notify};
@@ -344,6 +345,7 @@ impl Keeper {
                 self.released = Some(now());
                 self.save_state();
                 log_up("state", notify::barrier(Duration::from_secs(5)));
+                steps::reached(Step::ReleaseSaved);
                 let crews = self.crews.values().flat_map(Crew::pids);
                 drop(answer.send(Released {
                     pids: self.fronts.pids().chain(crews).collect(),
@@ -392,7 +394,8 @@ impl Keeper {
             Some(End::Left) => {
                 // The next one is no try: the unit was told to start what is installed.
                 stored::forget(IMAGE);
-                return self.save_state();
+                self.save_state();
+                return steps::reached(Step::KeeperLeft);
             }
             Some(End::Replaced) => return,
             Some(End::Finished) | None => {}

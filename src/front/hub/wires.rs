@@ -4,6 +4,7 @@ use super::super::lane::{Event, LaneThread, Order};
 use super::super::parcel::{self, Outgoing, Unpacked};
 use crate::link::seqpacket::Seqpacket;
 use crate::link::{Cell, FromFront, FrontEnd, LinkError, Target, ToFront};
+use crate::steps::{self, Step};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -71,6 +72,7 @@ pub(super) async fn receive_parcel(
                         "{closed} connections of a parcel were closed: this front may open no more file descriptors; raise LimitNOFILE= of the service"
                     );
                 }
+                steps::reached(Step::ParcelReceived);
                 if let Ok(Ok(permit)) = timeout(ROOM_DELAY, room.acquire()).await {
                     permit.forget();
                 }

@@ -9,6 +9,7 @@ use crate::keeper::plan::Moment;
 use crate::keeper::stored;
 use crate::link::slots::{self, SlotTally};
 use crate::link::{self, ToFront};
+use crate::steps::{self, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use std::io;
@@ -162,6 +163,7 @@ impl Fronts {
         for (id, socket) in given {
             tracing::info!(front = %id, to = %heir, "settled connections of {id} move to {heir}");
             self.tell(heir, ToFront::Inherit, vec![socket]);
+            steps::reached(Step::EstatePassed);
         }
     }
 
@@ -174,6 +176,7 @@ impl Fronts {
         let over: Vec<FrontId> = over.map(|(id, _)| id).collect();
         for id in &over {
             stored::forget(&stored::of_front(*id, ESTATE));
+            steps::reached(Step::EstateClosed);
         }
         over
     }

@@ -4,6 +4,7 @@ use super::{Front, Fronts, QUEUE, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
 use crate::link::{self, ToFront};
+use crate::steps::{self, Step};
 use std::time::Duration;
 
 /// For a front that is told to end at once.
@@ -19,6 +20,7 @@ impl Fronts {
             return true;
         }
         front.stage = Stage::Serving;
+        steps::reached(Step::FrontReady);
         tracing::info!(front = %id, "{id} serves");
         let older: Vec<_> = self.living.range(..id).map(|(id, _)| *id).collect();
         for old in older {

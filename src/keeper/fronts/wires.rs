@@ -4,7 +4,8 @@ use super::Letter;
 use crate::id::FrontId;
 use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::reaper::{self, Ending};
-use crate::link::{KeeperEnd, LinkError};
+use crate::link::{KeeperEnd, LinkError, ToFront};
+use crate::steps::{self, Step};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
@@ -41,6 +42,18 @@ pub(super) async fn speak(id: FrontId, link: Rc<KeeperEnd>, mut letters: mpsc::R
         if let Err(error) = link.send(&message, &borrowed).await {
             tracing::debug!(front = %id, %error, "front did not take a message, it is ending");
             return;
+        }
+        match message {
+            ToFront::Inherit => steps::reached(Step::HeirTold),
+            ToFront::Retire => steps::reached(Step::RetireTold),
+            ToFront::Hello
+            | ToFront::Ask
+            | ToFront::Serve(_)
+            | ToFront::Cut { .. }
+            | ToFront::KeepTunnels
+            | ToFront::Drain
+            | ToFront::LogLevel(_)
+            | ToFront::End => {}
         }
     }
 }

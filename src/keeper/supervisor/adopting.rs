@@ -8,6 +8,7 @@ use crate::keeper::crew::Crew;
 use crate::keeper::fronts::{Bequest, FrontFds, RememberedFront};
 use crate::keeper::plan::Event;
 use crate::keeper::stored;
+use crate::steps::{self, Step};
 use crate::systemd::given;
 use std::collections::BTreeSet;
 
@@ -15,15 +16,18 @@ impl Keeper {
     /// Takes over what the previous keeper left, and ends what it cannot know. Says whether this is
     /// a restart of the unit, which begins a new generation and a new front.
     pub(super) fn adopt(&mut self, remembered: Option<Remembered>, mut kept: Kept) -> bool {
+        steps::reached(Step::StateRead);
         let was_released = remembered
             .as_ref()
             .is_some_and(|was| was.released.is_some());
         if let Some(remembered) = remembered {
             self.take_up(remembered, &mut kept);
         }
+        steps::reached(Step::Adopted);
         kept.forget_rest();
         self.end_strangers();
         self.remove_strange_sockets();
+        steps::reached(Step::StrangersEnded);
         was_released
     }
 

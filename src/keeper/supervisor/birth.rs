@@ -21,6 +21,7 @@ use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
 use crate::keeper::upgrade::{self, WayBack};
 use crate::keeper::yard::Yard;
+use crate::steps::{self, Step};
 use crate::systemd::given;
 use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
@@ -217,6 +218,7 @@ impl Keeper {
             }
             self.bear_front();
             self.begin_configured(config, &Wanted::Current, None);
+            steps::reached(Step::GenerationBegun);
         }
         // Who ended between two images.
         self.reap_orphans();

@@ -14,6 +14,7 @@ use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::keeper::release::Release;
 use crate::link::{LIFECYCLE_BOUNDS, Target};
+use crate::steps::{self, Step};
 use crate::systemd::{message_id, notify};
 use std::path::Path;
 use std::time::Duration;
@@ -206,6 +207,7 @@ impl Keeper {
         if !self.fronts.serve(target, is_bare) {
             return;
         }
+        steps::reached(Step::CellServed);
         self.is_dirty = true;
         let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
         for (id, crew) in &mut self.crews {
@@ -328,15 +330,18 @@ impl Keeper {
         // Not at the end of the turn: clients are with it from now on, and a keeper that dies while
         // it starts workers must leave it to the next.
         self.save_state();
+        steps::reached(Step::FrontRemembered);
         self.is_dirty = true;
     }
 
     pub(super) fn front_exited(&mut self, id: FrontId, ending: Ending) {
+        steps::reached(Step::FrontExited);
         let stops = self.plan.is_stopping();
         let directory = &self.options.runtime_directory;
         let Some(exited) = self.fronts.exited(id, directory, stops, now()) else {
             return;
         };
+        steps::reached(Step::FrontBuried);
         if exited.settled == 0 || stops {
             self.discard_front(id);
         }

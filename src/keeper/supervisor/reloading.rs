@@ -10,6 +10,7 @@ use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
 use crate::release::{ReleaseId, StoreError};
+use crate::steps;
 use crate::systemd::{message_id, notify};
 use std::io;
 use std::path::PathBuf;
@@ -216,6 +217,7 @@ impl Keeper {
         if config.http != self.http || config.log.access != self.access {
             self.http = config.http.clone();
             self.access = config.log.access;
+            steps::reached(steps::Step::SettingsTaken);
             self.bear_front();
         }
     }

@@ -12,6 +12,7 @@ use crate::keeper::listeners::ADMIN;
 use crate::keeper::stored;
 use crate::keeper::upgrade::{Check, Fitness, IMAGE, Identity, Stage, Upgrade, VERSION, WayBack};
 use crate::link::settings::HTTP;
+use crate::steps::{self, Step};
 use crate::systemd::notify;
 use std::fs::File;
 use std::io;
@@ -91,6 +92,7 @@ impl Keeper {
             Err(error) => self.decide_upgrade(UpgradeVerdict::Refused, chain(&error)),
         }
         self.is_dirty = true;
+        steps::reached(Step::UpgradeAsked);
     }
 
     pub(super) fn upgrade_checked(&mut self, result: Result<Fitness, String>) {
@@ -121,6 +123,7 @@ impl Keeper {
         if only {
             self.decide_upgrade(UpgradeVerdict::Fit, "it can take over".to_owned());
         }
+        steps::reached(Step::UpgradeChecked);
     }
 
     /// Nothing is under way that an exec would break off or make ambiguous.
@@ -170,6 +173,7 @@ impl Keeper {
         }
         self.end = Some(End::Replaced);
         self.save_state();
+        steps::reached(Step::UpgradeSaved);
         log_up("watchdog", notify::watchdog());
     }
 
@@ -189,6 +193,7 @@ impl Keeper {
             self.decide_upgrade(UpgradeVerdict::Refused, why);
             return false;
         }
+        steps::reached(Step::ImageKept);
         upgrade.stage = Stage::Executing;
         tracing::info!(program = %self.program.display(), "becoming {}", self.program.display());
         true
@@ -238,6 +243,7 @@ impl Keeper {
         }
         upgrade.outcome.to = Some(VERSION.to_owned());
         upgrade.stage = Stage::Arriving(FrontId(self.fronts.next()));
+        steps::reached(Step::UpgradeArriving);
         if bears_front {
             self.bear_front();
         }
@@ -305,5 +311,6 @@ impl Keeper {
             );
         }
         self.is_dirty = true;
+        steps::reached(Step::UpgradeDecided);
     }
 }
