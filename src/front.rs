@@ -128,7 +128,13 @@ pub fn run(
         )?;
         drop((listeners, stdout));
         steps::reached(Step::LanesStarted);
-        let hub = Hub::new(link, lanes, (events, events_received), settings, log)?;
+        let hub = Hub::new(
+            link,
+            lanes,
+            (events, events_received),
+            (settings, trustee.slots),
+            log,
+        )?;
         hub.run().await
     });
     if let Some(writer) = writer {

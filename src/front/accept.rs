@@ -72,6 +72,9 @@ pub(super) fn start(
 }
 
 async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
+    // Nobody remembers a front that its keeper did not write down before it ended; then that told it
+    // nothing either.
+    lane.live().first_cell().await;
     let mut shortage = Shortage::default();
     let mut in_a_row = 0;
     loop {

@@ -13,6 +13,7 @@ use super::proxy::{self, Client};
 use super::refusal::MALFORMED_HEAD;
 use super::stream::{ClientStream, Socket};
 use super::tally;
+use super::trustee::Berth;
 use super::tunnel::{self, Farewell, Switched};
 use crate::steps::{self, Step};
 use hyper::body::{Bytes, Incoming};
@@ -87,7 +88,10 @@ pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
         bytes,
         introduced,
         idle,
+        berth,
     } = parked;
+    // A slot follows in a moment; but if that fails, the fd is closed.
+    drop(berth);
     let socket = Socket::from_fd(fd).and_then(|socket| Ok((socket.peer()?, socket)));
     match socket {
         Ok((peer, socket)) => {
@@ -161,11 +165,14 @@ async fn run(
     };
     let end = std::future::poll_fn(|cx| driver.poll(&mut connection, cx)).await;
     let parts = connection.into_parts();
-    let (socket, unread) = parts.io.into_inner().into_parts();
+    let (slot, socket, unread) = parts.io.into_inner().into_parts();
     let read = joined(parts.read_buf, unread);
     let switched = client.switched.take();
     match (end, switched) {
-        (End::Finished(Ok(())), Some(switched)) => tunnel(client, *switched, socket, read).await,
+        (End::Finished(Ok(())), Some(switched)) => {
+            drop(slot);
+            tunnel(client, *switched, socket, read).await;
+        }
         (End::Moves, _) => {
             let visit = Visit {
                 socket,
@@ -173,9 +180,13 @@ async fn run(
                 seat,
                 idle: client.progress.idle(),
             };
-            move_on(client, visit, read).await;
+            let berth = slot.into_berth(!read.is_empty());
+            move_on(client, visit, berth, read).await;
         }
-        (end, _) => finish(client, end, socket).await,
+        (end, _) => {
+            drop(slot);
+            finish(client, end, socket).await;
+        }
     }
 }
 
@@ -315,14 +326,16 @@ async fn finish(client: &Client, end: End, socket: Socket) {
 }
 
 /// To the next front; or, if it has read more than a parcel holds, on here.
-async fn move_on(client: &Client, visit: Visit, bytes: Bytes) {
+async fn move_on(client: &Client, visit: Visit, berth: Berth, bytes: Bytes) {
     if bytes.len() > parcel::BYTES_MAX {
+        drop(berth);
         return serve(&client.lane, visit, bytes);
     }
     let (introduced, idle) = (visit.introduced, visit.idle);
     match visit.socket.into_fd() {
         Ok(fd) => {
             let parked = Parked {
+                berth,
                 fd,
                 bytes,
                 introduced,

@@ -51,12 +51,12 @@ fn headers(fields: &[u8]) -> HeaderMap {
 /// When it gives more or fewer connections than it had fds.
 pub fn unpack(bytes: Vec<u8>, fds: Vec<OwnedFd>) {
     let announced = fds.len();
-    if let Ok(parked) = parcel::unpack(Incoming {
+    if let Ok(unpacked) = parcel::unpack(Incoming {
         bytes,
         fds,
         is_cut_off: false,
     }) {
-        assert_eq!(parked.len(), announced);
+        assert_eq!(unpacked.parked.len(), announced);
     }
 }
 

@@ -11,6 +11,7 @@ use super::introduction::TurnedAway;
 use super::lane::{Event, LaneState, LaneThread, Mode, Order};
 use super::outbox::Outbox;
 use super::parcel::{Outgoing, Parked};
+use super::trustee::Slots;
 use crate::link::seqpacket::Seqpacket;
 use crate::link::{
     Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
@@ -75,6 +76,8 @@ pub(super) struct Hub {
     inherits: JoinSet<()>,
     /// A permit for the next of their messages.
     room: Arc<Semaphore>,
+    /// What comes is said there.
+    slots: Slots,
     cell: Option<Arc<CellOrder>>,
     /// Given to the lanes, and not yet served from by all.
     unacknowledged: VecDeque<u64>,
@@ -101,7 +104,7 @@ impl Hub {
         link: OwnedFd,
         lanes: Vec<LaneThread>,
         (events, events_received): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
-        settings: FrontSettings,
+        (settings, slots): (FrontSettings, Slots),
         log: Option<Level>,
     ) -> Result<Self, FrontError> {
         let mut tick = tokio::time::interval(REPORT_INTERVAL);
@@ -117,6 +120,7 @@ impl Hub {
             outgoing: None,
             inherits: JoinSet::new(),
             room: Arc::new(Semaphore::new(1)),
+            slots,
             cell: None,
             unacknowledged: VecDeque::new(),
             is_ready: false,
@@ -262,11 +266,13 @@ impl Hub {
     /// Starts to receive a parcel.
     fn inherit(&mut self, fds: Vec<OwnedFd>) {
         let socket = fds.into_iter().next().map(Seqpacket::new);
-        steps::reached(Step::InheritBegun);
         match socket {
             Some(Ok(socket)) => {
                 let (events, room) = (self.events.clone(), Arc::clone(&self.room));
-                self.inherits.spawn(receive_parcel(socket, events, room));
+                let inherited = (self.slots.inherit(&socket), socket);
+                steps::reached(Step::InheritBegun);
+                self.inherits
+                    .spawn(receive_parcel(inherited, self.slots, events, room));
             }
             Some(Err(error)) => {
                 tracing::error!(%error, "cannot inherit connections, continuing: {error}");
@@ -442,6 +448,10 @@ impl Hub {
             LinkError::Ended | LinkError::Socket(_) => self.link = None,
         }
         match self.settings.orphaned {
+            Orphaned::ServeOn if self.cell.is_none() => {
+                tracing::warn!(%error, "the keeper is gone and has not written this front down, ending: {error}");
+                ControlFlow::Break("no keeper knows it")
+            }
             Orphaned::ServeOn => {
                 tracing::warn!(%error, "the keeper is gone for good, serving on: {error}");
                 ControlFlow::Continue(())

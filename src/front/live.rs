@@ -151,6 +151,17 @@ impl Live {
         self.changed.notified()
     }
 
+    /// There is something to serve from, if only the word to wait.
+    pub(super) async fn first_cell(&self) {
+        loop {
+            let changed = self.changed();
+            if self.seq() > 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Leases by generation.
     pub(super) fn leases(&self) -> BTreeMap<GenerationId, u64> {
         let generations = self.generations.borrow();

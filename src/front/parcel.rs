@@ -6,7 +6,8 @@
 //! understood closes the connections in it, and never guesses at where a request begins.
 
 use super::introduction::Introduced;
-use crate::link::seqpacket::{BYTES_MAX as MESSAGE_BYTES_MAX, FDS_MAX, Incoming, Seqpacket};
+use super::trustee::Berth;
+use crate::link::seqpacket::{self, BYTES_MAX as MESSAGE_BYTES_MAX, FDS_MAX, Incoming, Seqpacket};
 use crate::steps::{self, Step};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ const HEADER_BYTES_MAX: usize = 24 * 1024;
 /// A connection that was taken out of hyper.
 #[derive(Debug)]
 pub(super) struct Parked {
+    /// Before the fd: it is vacant before that is closed.
+    pub(super) berth: Berth,
     pub(super) fd: OwnedFd,
     /// Read already, and not used: the beginning of the next request.
     pub(super) bytes: Bytes,
@@ -146,6 +149,7 @@ pub(super) fn unpack(message: Incoming) -> Result<Unpacked, ParcelError> {
         }
         let bytes = rest.split_to(entry.bytes);
         parked.extend(fds_left.next().map(|fd| Parked {
+            berth: Berth::default(),
             fd,
             bytes,
             introduced: entry.introduced,
@@ -209,13 +213,17 @@ impl Outgoing {
             None => pack(&self.queue)?,
         };
         let (message, count) = self.packed.insert((message, count));
-        let fds: Vec<BorrowedFd<'_>> = self
-            .queue
-            .iter()
-            .take(*count)
-            .map(|parked| parked.fd.as_fd())
-            .collect();
-        self.socket.send(message, &fds).await?;
+        let leaving = || self.queue.iter().take(*count);
+        let fds: Vec<BorrowedFd<'_>> = leaving().map(|parked| parked.fd.as_fd()).collect();
+        let send = |socket: BorrowedFd<'_>| {
+            leaving().for_each(|parked| parked.berth.leave());
+            let sent = seqpacket::send_now(socket, message, &fds);
+            if sent.is_err() {
+                leaving().for_each(|parked| parked.berth.stay());
+            }
+            sent
+        };
+        self.socket.send_by(send).await?;
         steps::reached(Step::ParcelSent);
         // Closes our copies: the connections live on in the message.
         self.queue.drain(..*count);
@@ -236,6 +244,7 @@ mod tests {
 
     fn parked(bytes: &[u8]) -> Parked {
         Parked {
+            berth: Berth::default(),
             fd: fd(),
             bytes: Bytes::copy_from_slice(bytes),
             introduced: None,

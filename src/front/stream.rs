@@ -188,9 +188,10 @@ impl ClientStream {
         }
     }
 
-    /// The socket, and what hyper did not read yet of the prefix. Its slot is vacant from now on.
-    pub(super) fn into_parts(self) -> (Socket, Bytes) {
-        (self.socket, self.prefix)
+    /// Its slot, which must go before the socket does; the socket; and what hyper did not read yet of
+    /// the prefix.
+    pub(super) fn into_parts(self) -> (Slot, Socket, Bytes) {
+        (self.slot, self.socket, self.prefix)
     }
 
     fn poll_read_any(

@@ -7,7 +7,7 @@
 mod shared;
 mod slots;
 
-pub(super) use slots::{Slot, Slots};
+pub(super) use slots::{Berth, Slot, Slots};
 
 use super::parcel::{self, Parked};
 use crate::link::seqpacket;
@@ -108,12 +108,29 @@ fn serve(front: BorrowedFd<'_>, estate: RawFd, slots: Slots) {
                 introduced,
                 // Its slot does not tell: a clock would be read for each request.
                 idle: Duration::ZERO,
+                berth: Berth::default(),
             }),
+            Left::Inheriting => settled.extend(came_in(&fd)),
         }
     }
     steps::reached(Step::TrusteeSorted);
     drop(pass_on(settled, &estate));
     steps::reached(Step::TrusteeDone);
+}
+
+/// What was sent to the front, and that it did not take yet. What is sent from now on finds nobody, so
+/// its sender keeps it.
+fn came_in(socket: &OwnedFd) -> Vec<Parked> {
+    let mut all = Vec::new();
+    while let Ok(message) = seqpacket::receive_now(socket.as_fd()) {
+        if message.bytes.is_empty() {
+            break;
+        }
+        if let Ok(unpacked) = parcel::unpack(message) {
+            all.extend(unpacked.parked);
+        }
+    }
+    all
 }
 
 fn await_end(front: BorrowedFd<'_>) -> io::Result<()> {

@@ -30,14 +30,32 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// Messages that may wait for a front before it counts as hung.
 const QUEUE: usize = 256;
 
 /// What a front is told that may take fds along.
-type Letter = (ToFront, Vec<OwnedFd>);
+struct Letter {
+    message: ToFront,
+    fds: Vec<OwnedFd>,
+    /// Not before this is heard, or cannot be any more.
+    after: Option<oneshot::Receiver<()>>,
+    /// When it was taken.
+    is_told: Option<oneshot::Sender<()>>,
+}
+
+impl Letter {
+    fn new(message: ToFront, fds: Vec<OwnedFd>) -> Self {
+        Self {
+            message,
+            fds,
+            after: None,
+            is_told: None,
+        }
+    }
+}
 
 /// How far a front has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +94,8 @@ pub struct RememberedFront {
     is_upgrade: bool,
     #[serde(default)]
     ends: Option<Moment>,
+    #[serde(default)]
+    keeps_tunnels: bool,
 }
 
 /// The kernel's side of a front.
@@ -102,6 +122,8 @@ struct Front {
     is_upgrade: bool,
     /// Made old by an upgrade, what it still serves then is cut.
     ends: Option<Moment>,
+    /// Made old by an upgrade: its tunnels go on.
+    keeps_tunnels: bool,
     is_cut: bool,
     letters: mpsc::Sender<Letter>,
     /// None: it is of an older gapless, and its connections die with it.
@@ -119,6 +141,8 @@ pub struct Fronts {
     cell: Cell,
     /// Of fronts that died.
     estates: BTreeMap<FrontId, Estate>,
+    /// What the store has of the dead, until the state says that they are.
+    left_in_store: Vec<String>,
     outbox: Outbox,
     /// Counters of the fronts that are gone.
     pub totals: Totals,
@@ -137,6 +161,7 @@ impl Fronts {
             next: 1,
             cell,
             estates: BTreeMap::new(),
+            left_in_store: Vec::new(),
             outbox,
             totals,
         }
@@ -191,6 +216,7 @@ impl Fronts {
             heir: None,
             is_upgrade: birth.is_upgrade,
             ends: None,
+            keeps_tunnels: false,
         };
         let report = Some(Report::default());
         let fds = FrontFds {
@@ -238,6 +264,7 @@ impl Fronts {
             heir,
             is_upgrade,
             ends,
+            keeps_tunnels,
         } = remembered;
         let (letters, inbox) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
@@ -257,6 +284,7 @@ impl Fronts {
             heir,
             is_upgrade,
             ends,
+            keeps_tunnels,
             is_cut: false,
             letters,
             bequest,
@@ -333,6 +361,7 @@ impl Fronts {
             heir: front.heir,
             is_upgrade: front.is_upgrade,
             ends: front.ends,
+            keeps_tunnels: front.keeps_tunnels,
         };
         self.living.values().map(remember).collect()
     }
@@ -342,10 +371,14 @@ impl Fronts {
     }
 
     fn tell(&mut self, id: FrontId, message: ToFront, fds: Vec<OwnedFd>) {
+        self.send(id, Letter::new(message, fds));
+    }
+
+    fn send(&mut self, id: FrontId, letter: Letter) {
         let Some(front) = self.living.get(&id) else {
             return;
         };
-        if front.letters.try_send((message, fds)).is_err() {
+        if front.letters.try_send(letter).is_err() {
             tracing::error!(front = %id, "{id} takes no messages any more, replacing it");
             front.kill();
         }

@@ -412,6 +412,7 @@ impl Keeper {
             self.fronts.totals.state_failures += 1;
             tracing::error!(name: message_id::STATE_DAMAGED.name, error = %chain(&error), "state not written down, a crash of the keeper now would restart the app: {error}");
         }
+        self.fronts.forget_dead();
         self.is_dirty = false;
     }
 

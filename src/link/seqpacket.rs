@@ -66,9 +66,7 @@ impl Seqpacket {
     /// # Errors
     /// As sendmsg(2); EPIPE when the other end is gone.
     pub async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.socket
-            .async_io(Interest::WRITABLE, |fd| send_now(fd.as_fd(), bytes, fds))
-            .await
+        self.send_by(|socket| send_now(socket, bytes, fds)).await
     }
 
     /// Sends now or says `WouldBlock`.
@@ -77,6 +75,18 @@ impl Seqpacket {
     /// As sendmsg(2); EPIPE when the other end is gone.
     pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_now(self.socket.as_fd(), bytes, fds)
+    }
+
+    /// Tries `send` whenever there may be room, until it does not say `WouldBlock`. Cancel-safe.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub async fn send_by(
+        &self,
+        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let writable = Interest::WRITABLE;
+        self.socket.async_io(writable, |fd| send(fd.as_fd())).await
     }
 
     /// The next message. Cancel-safe.
@@ -117,7 +127,11 @@ pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
     Ok(())
 }
 
-fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
+/// Receives now or says `WouldBlock`, on a socket that no runtime knows.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; BYTES_MAX];

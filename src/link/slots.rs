@@ -22,6 +22,8 @@ pub const VACANT: u64 = 0;
 pub const BUSY: u64 = 1;
 /// Nothing is: the connection can be served by whoever has its fd.
 pub const SETTLED: u64 = 2;
+/// No connection: a parcel comes in here.
+pub const INHERITING: u64 = 3;
 
 const SLOT_BYTES: usize = WORDS_OF_A_SLOT * 8;
 
@@ -35,6 +37,15 @@ pub struct SlotTally {
     pub busy: u64,
     /// They live on.
     pub settled: u64,
+    /// Parcels on their way to it, with nobody knows how many of both.
+    pub parcels: u64,
+}
+
+impl SlotTally {
+    /// Somebody may want what the front left.
+    pub fn has_estate(&self) -> bool {
+        self.settled > 0 || self.parcels > 0
+    }
 }
 
 /// Empty; the front gives it its size.
@@ -69,6 +80,7 @@ pub fn tally(slots: impl AsFd) -> io::Result<Option<SlotTally>> {
             match word(slot, 0) {
                 Some(BUSY) => tally.busy = tally.busy.saturating_add(1),
                 Some(SETTLED) => tally.settled = tally.settled.saturating_add(1),
+                Some(INHERITING) => tally.parcels = tally.parcels.saturating_add(1),
                 Some(_) | None => {}
             }
         }
@@ -108,13 +120,15 @@ mod tests {
         assert_eq!(tally(&slots).unwrap(), None, "nobody wrote it");
         put(&slots, 0, 0, VERSION);
         put(&slots, 0, 1, 3000);
-        for (slot, state) in [(4, BUSY), (5, SETTLED), (2999, SETTLED), (3000, BUSY)] {
+        let slots_of = [BUSY, SETTLED, INHERITING, SETTLED, BUSY];
+        for (slot, state) in [4, 5, 6, 2999, 3000].into_iter().zip(slots_of) {
             put(&slots, slot, 0, state);
         }
         put(&slots, 3001, 0, BUSY);
         let expected = SlotTally {
             busy: 2,
             settled: 2,
+            parcels: 1,
         };
         assert_eq!(tally(&slots).unwrap(), Some(expected));
         put(&slots, 0, 0, VERSION + 1);

@@ -43,6 +43,7 @@ async fn a_swap_lets_old_responses_end_and_tells_when() {
 async fn held_requests_go_on_when_something_is_live() {
     let (port, app) = (Port::open(), App::start("app").await);
     let mut front = Front::start(&port).await;
+    front.serve(1, Target::Hold).await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         let mut client = Client::connect(&port).await;
@@ -54,7 +55,6 @@ async fn held_requests_go_on_when_something_is_live() {
     front
         .until("ten are held", |report| report.held == 10)
         .await;
-    front.serve(1, Target::Hold).await;
     front.serve(2, live(1, &[])).await;
     front.serve(3, live(1, &[app.address])).await;
     for client in &mut clients {
@@ -76,6 +76,7 @@ async fn a_hold_ends_in_503_and_when_to_try_again() {
         ..http()
     };
     let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;
+    front.serve(1, Target::Hold).await;
     let mut client = Client::connect(&port).await;
     let answer = client.get("/").await;
     assert_eq!(
@@ -101,6 +102,7 @@ async fn only_so_many_are_held() {
         ..http()
     };
     let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;
+    front.serve(1, Target::Hold).await;
     let mut held = Vec::new();
     for count in 1..=2 {
         let mut client = Client::connect(&port).await;
@@ -121,10 +123,11 @@ async fn only_so_many_are_held() {
 async fn refuse_refuses_at_once_and_those_that_wait() {
     let port = Port::open();
     let mut front = Front::start(&port).await;
+    front.serve(1, Target::Hold).await;
     let mut waiting = Client::connect(&port).await;
     waiting.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
     front.until("held", |report| report.held == 1).await;
-    front.serve(1, Target::Refuse).await;
+    front.serve(2, Target::Refuse).await;
     assert_eq!(waiting.answer().await.status, 503);
     assert_eq!(waiting.get("/").await.status, 503);
     front.end().await;
@@ -350,9 +353,24 @@ async fn a_front_serves_on_when_its_keeper_is_gone_for_good() {
 }
 
 #[tokio::test]
+async fn a_front_that_no_keeper_remembers_serves_nobody_and_ends() {
+    let port = Port::open();
+    let front = Front::start(&port).await;
+    let mut client = Client::connect(&port).await;
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    front.orphan().await;
+    // What waited is for the next one.
+    let mut next = Front::start(&port).await;
+    next.serve(1, Target::Refuse).await;
+    assert_eq!(client.answer().await.status, 503);
+    next.end().await;
+}
+
+#[tokio::test]
 async fn an_orphan_that_must_end_does() {
     let port = Port::open();
     let mut front = Front::start_with(&port, http(), Orphaned::EndAll).await;
+    front.serve(1, Target::Hold).await;
     let mut client = Client::connect(&port).await;
     front
         .until("it is accepted", |report| report.connections == 1)

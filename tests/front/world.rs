@@ -221,6 +221,14 @@ impl Front {
         report
     }
 
+    /// Its keeper is gone; until it is, too.
+    pub async fn orphan(self) {
+        drop(self.keeper);
+        let thread = self.thread;
+        let ended = tokio::task::spawn_blocking(|| thread.join().unwrap().unwrap());
+        soon("the end of the front", ended).await.unwrap();
+    }
+
     pub async fn end(self) {
         self.tell(ToFront::End).await;
         self.ended().await;

@@ -159,13 +159,26 @@ fn has_mark(pid: u32, mark: &str) -> Option<bool> {
     )
 }
 
-/// None for one that is gone or waits to be reaped.
 impl Seen {
+    /// Also of its trustee.
     pub fn is_front(&self) -> bool {
         self.command == "gapless front"
     }
+
+    pub fn is_trustee(&self) -> bool {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid));
+        name.is_ok_and(|name| name.trim() == "gapless-trustee")
+    }
+
+    /// By SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, after)| after.starts_with('T'))
+    }
 }
 
+/// None for one that is gone or waits to be reaped.
 pub fn see(pid: u32) -> Option<Seen> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(") ")?;

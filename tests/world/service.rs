@@ -685,6 +685,14 @@ impl Service {
         ask(stream, method, path)
     }
 
+    /// The same, if somebody is there to ask and lives to answer.
+    pub fn try_control(&self, method: &str, path: &str) -> Option<Reply> {
+        let socket = runtime_directory(&self.scratch, &self.name).join("control.sock");
+        let stream = UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
+        try_ask(stream, method, path).filter(|reply| reply.is_whole)
+    }
+
     /// Asks the app through the first TCP socket.
     #[track_caller]
     pub fn get(&self, path: &str) -> Reply {
@@ -712,19 +720,33 @@ impl Service {
 
     /// Every living process of it.
     pub fn processes(&self) -> Vec<Seen> {
-        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
-        let mut all = process::marked(&self.mark);
-        all.extend(pids.into_iter().filter_map(process::see));
-        all.sort();
-        all.dedup();
-        // Trustees belong to their fronts; one that outlives its front is seen.
+        let mut all = self.all_processes();
         let fronts: Vec<u32> = all
             .iter()
             .filter(|it| it.is_front())
             .map(|it| it.pid)
             .collect();
+        // Trustees belong to their fronts; one that outlives its front is seen.
         all.retain(|it| !(it.is_front() && fronts.contains(&it.parent)));
         all
+    }
+
+    /// Trustees included.
+    pub fn all_processes(&self) -> Vec<Seen> {
+        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        let mut all = process::marked(&self.mark);
+        all.extend(pids.into_iter().filter_map(process::see));
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Without trustees, the oldest first.
+    pub fn fronts(&self) -> Vec<u32> {
+        let all = self.all_processes().into_iter();
+        all.filter(|it| it.is_front() && !it.is_trustee())
+            .map(|it| it.pid)
+            .collect()
     }
 
     /// Everything a person needs after a failure.

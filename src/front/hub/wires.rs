@@ -2,6 +2,7 @@
 
 use super::super::lane::{Event, LaneThread, Order};
 use super::super::parcel::{self, Outgoing, Unpacked};
+use super::super::trustee::{Berth, Slots};
 use crate::link::seqpacket::Seqpacket;
 use crate::link::{Cell, FromFront, FrontEnd, LinkError, Target, ToFront};
 use crate::steps::{self, Step};
@@ -52,10 +53,14 @@ pub(super) async fn send_parcel(outgoing: Option<&mut Outgoing>) -> io::Result<(
 /// A parcel waits until what came before fits, so that none of it is closed for want of descriptors;
 /// but not for longer than [`ROOM_DELAY`], because meanwhile nobody serves what is in it.
 pub(super) async fn receive_parcel(
-    socket: Seqpacket,
+    inherited: (Berth, Seqpacket),
+    slots: Slots,
     events: mpsc::Sender<Event>,
     room: Arc<Semaphore>,
 ) {
+    let (berth, socket) = inherited;
+    // Both to the end, and this one first.
+    let _berth = berth;
     loop {
         let message = match socket.receive().await {
             Ok(message) if message.bytes.is_empty() => return,
@@ -65,7 +70,10 @@ pub(super) async fn receive_parcel(
             }
         };
         match parcel::unpack(message) {
-            Ok(Unpacked { parked, closed }) => {
+            Ok(Unpacked { mut parked, closed }) => {
+                for one in &mut parked {
+                    one.berth = slots.berth(&one.fd, one.introduced, !one.bytes.is_empty());
+                }
                 if closed > 0 {
                     tracing::warn!(
                         closed,

@@ -2,7 +2,7 @@
 
 use super::shared;
 use crate::front::introduction::Introduced;
-use crate::link::slots::{BUSY, HIGHEST, SETTLED, VACANT, VERSION, WORDS_OF_A_SLOT};
+use crate::link::slots::{BUSY, HIGHEST, INHERITING, SETTLED, VACANT, VERSION, WORDS_OF_A_SLOT};
 use rustix::process::{Resource, getrlimit};
 use std::cell::Cell;
 use std::io;
@@ -54,24 +54,54 @@ impl Slots {
         introduced: Option<Introduced>,
         settled: &Rc<Cell<u64>>,
     ) -> Slot {
-        let number = fd.as_fd().as_raw_fd();
-        let words = self.of(number);
-        if let [state, introduction, high, low, ..] = words {
-            let (kind, address) = written(introduced);
-            introduction.store(kind, Ordering::Relaxed);
-            high.store(address[0], Ordering::Relaxed);
-            low.store(address[1], Ordering::Relaxed);
-            state.store(BUSY, Ordering::Release);
-            let number = u64::try_from(number).unwrap_or(0);
-            if let Some(highest) = self.words.get(HIGHEST) {
-                highest.fetch_max(number, Ordering::Release);
-            }
-        }
         Slot {
-            state: words.first(),
+            state: self.occupy(fd.as_fd().as_raw_fd(), introduced, BUSY),
             is_settled: false,
             settled: Rc::clone(settled),
         }
+    }
+
+    /// That of a connection from another front, until a lane takes one. Where bytes came with it,
+    /// only this process knows them.
+    pub(in crate::front) fn berth(
+        self,
+        fd: impl AsFd,
+        introduced: Option<Introduced>,
+        has_bytes: bool,
+    ) -> Berth {
+        let value = if has_bytes { BUSY } else { SETTLED };
+        let state = self.occupy(fd.as_fd().as_raw_fd(), introduced, value);
+        Berth { state, value }
+    }
+
+    /// That of the socket by which a parcel comes.
+    pub(in crate::front) fn inherit(self, fd: impl AsFd) -> Berth {
+        let state = self.occupy(fd.as_fd().as_raw_fd(), None, INHERITING);
+        Berth {
+            state,
+            value: INHERITING,
+        }
+    }
+
+    fn occupy(
+        self,
+        number: RawFd,
+        introduced: Option<Introduced>,
+        value: u64,
+    ) -> Option<&'static AtomicU64> {
+        let [state, introduction, high, low, ..] = self.of(number) else {
+            return None;
+        };
+        let (kind, address) = written(introduced);
+        introduction.store(kind, Ordering::Relaxed);
+        high.store(address[0], Ordering::Relaxed);
+        low.store(address[1], Ordering::Relaxed);
+        // First: beyond it nobody looks.
+        if let Some(highest) = self.words.get(HIGHEST) {
+            highest.fetch_max(u64::try_from(number).unwrap_or(0), Ordering::Release);
+        }
+        state.store(value, Ordering::Release);
+        Some(state)
     }
 
     /// What the dead front said of an fd.
@@ -85,6 +115,7 @@ impl Slots {
                 let address = ADDRESS.map(|number| word(number).unwrap_or(0));
                 Left::Settled(read(kind, address))
             }
+            Some(INHERITING) => Left::Inheriting,
             Some(_) | None => Left::Vacant,
         }
     }
@@ -107,6 +138,8 @@ pub(super) enum Left {
     Vacant,
     Busy,
     Settled(Option<Introduced>),
+    /// A parcel was coming in.
+    Inheriting,
 }
 
 /// What is said of one connection, until it is dropped.
@@ -138,6 +171,18 @@ impl Slot {
         }
     }
 
+    /// For its way to another front. What was read, `has_bytes`, is known to this process only.
+    pub(in crate::front) fn into_berth(mut self, has_bytes: bool) -> Berth {
+        let is_settled = self.is_settled && !has_bytes;
+        self.unsettle();
+        let berth = Berth {
+            state: self.state.take(),
+            value: if is_settled { SETTLED } else { BUSY },
+        };
+        berth.stay();
+        berth
+    }
+
     fn unsettle(&mut self) {
         if std::mem::take(&mut self.is_settled) {
             self.settled.set(self.settled.get().saturating_sub(1));
@@ -145,10 +190,41 @@ impl Slot {
     }
 
     fn put(&self, value: u64) {
-        if let Some(state) = self.state {
-            state.store(value, Ordering::Release);
-            std::sync::atomic::compiler_fence(Ordering::SeqCst);
-        }
+        put(self.state, value);
+    }
+}
+
+fn put(state: Option<&AtomicU64>, value: u64) {
+    if let Some(state) = state {
+        state.store(value, Ordering::Release);
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// What is said of a connection while it is between lanes and fronts, or of a parcel; until it is
+/// dropped, which must be before the fd is closed.
+#[derive(Debug, Default)]
+pub(in crate::front) struct Berth {
+    /// None: nothing is.
+    state: Option<&'static AtomicU64>,
+    value: u64,
+}
+
+impl Berth {
+    /// Before the connection is sent: two that have it would share its bytes.
+    pub(in crate::front) fn leave(&self) {
+        put(self.state, VACANT);
+    }
+
+    /// It was not.
+    pub(in crate::front) fn stay(&self) {
+        put(self.state, self.value);
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -239,6 +315,44 @@ mod tests {
         assert_eq!(slots.left(fd.as_raw_fd()), Left::Busy);
         next.settle();
         assert_eq!(slots.left(fd.as_raw_fd()), Left::Settled(None));
+    }
+
+    #[test]
+    fn a_connection_on_its_way_is_as_it_was_until_it_is_sent() {
+        let (memfd, slots) = mapped();
+        let (fd, parcel) = (socket(), socket());
+        let count = Rc::default();
+        let mut slot = slots.take(&fd, Some(Introduced::AsNobody), &count);
+        slot.settle();
+        let berth = slot.into_berth(false);
+        assert_eq!((counted(&memfd), count.get()), ((0, 1), 0));
+        berth.leave();
+        assert_eq!(slots.left(fd.as_raw_fd()), Left::Vacant);
+        berth.stay();
+        let settled = Left::Settled(Some(Introduced::AsNobody));
+        assert_eq!(slots.left(fd.as_raw_fd()), settled);
+        drop(berth);
+        assert_eq!(slots.left(fd.as_raw_fd()), Left::Vacant);
+        for (has_bytes, expected) in [(true, Left::Busy), (false, Left::Settled(None))] {
+            let _berth = slots.berth(&fd, None, has_bytes);
+            assert_eq!(slots.left(fd.as_raw_fd()), expected);
+        }
+        let _berth = slots.inherit(&parcel);
+        assert_eq!(slots.left(parcel.as_raw_fd()), Left::Inheriting);
+        assert!(slots::tally(&memfd).unwrap().unwrap().has_estate());
+    }
+
+    #[test]
+    fn a_connection_that_was_read_in_part_is_busy_on_its_way() {
+        let (_memfd, slots) = mapped();
+        let fd = socket();
+        let mut slot = slots.take(&fd, None, &Rc::default());
+        let berth = slots.take(&fd, None, &Rc::default()).into_berth(false);
+        assert_eq!(slots.left(fd.as_raw_fd()), Left::Busy, "it had not settled");
+        slot.settle();
+        let other = slot.into_berth(true);
+        assert_eq!(slots.left(fd.as_raw_fd()), Left::Busy, "it has bytes");
+        drop((berth, other));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Exited {
     pub in_flight: u64,
     /// Connections that go on.
     pub settled: u64,
+    /// Its trustee is to pass some on.
+    pub has_estate: bool,
 }
 
 impl Fronts {
@@ -69,8 +71,9 @@ impl Fronts {
     ) -> Option<Exited> {
         let front = self.living.remove(&id)?;
         lane_probe::forget(runtime_directory, id, front.lanes);
-        stored::forget(&stored::of_front(id, "pidfd"));
-        stored::forget(&stored::of_front(id, "link"));
+        for thing in ["pidfd", "link"] {
+            self.left_in_store.push(stored::of_front(id, thing));
+        }
         let was_wanted = front.is_current();
         let left = self.left_behind(id, front.bequest, stops, now);
         let report = front.report.unwrap_or_default();
@@ -88,18 +91,26 @@ impl Fronts {
             born: front.born,
             in_flight,
             settled: left.unwrap_or_default().settled,
+            has_estate: left.is_some_and(|left| left.has_estate()),
         })
+    }
+
+    /// The state says that they are dead. Before, a keeper that ended would have left a front of which
+    /// the next one can find nothing, and so would close what it left.
+    pub fn forget_dead(&mut self) {
+        for name in std::mem::take(&mut self.left_in_store) {
+            stored::forget(&name);
+        }
     }
 
     /// Forgets everything in the fd store.
     pub fn forget(&self) {
-        for id in self.living.keys() {
-            stored::forget(&stored::of_front(*id, "pidfd"));
-            stored::forget(&stored::of_front(*id, "link"));
-            estate::forget(*id);
-        }
-        for id in self.estates() {
-            estate::forget(id);
+        let of_living = |id: &FrontId| ["pidfd", "link"].map(|thing| stored::of_front(*id, thing));
+        let living = self.living.keys().flat_map(of_living);
+        let left = self.living.keys().copied().chain(self.estates());
+        let all = living.chain(left.flat_map(estate::names));
+        for name in all.chain(self.left_in_store.iter().cloned()) {
+            stored::forget(&name);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The keeper holds no connection. It has the slots of each front, and the end of the socketpair by
 //! which the trustee passes the connections on; an heir reads it, never the keeper.
 
-use super::{Fronts, Stage};
+use super::{Fronts, RememberedFront, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
 use crate::keeper::stored;
@@ -78,10 +78,9 @@ impl Bequest {
     }
 }
 
-/// Takes both out of the store.
-pub(super) fn forget(id: FrontId) {
-    stored::forget(&stored::of_front(id, SLOTS));
-    stored::forget(&stored::of_front(id, ESTATE));
+/// Of both.
+pub(super) fn names(id: FrontId) -> [String; 2] {
+    [SLOTS, ESTATE].map(|thing| stored::of_front(id, thing))
 }
 
 impl Fronts {
@@ -96,11 +95,11 @@ impl Fronts {
     ) -> Option<SlotTally> {
         let bequest = bequest?;
         let tally = bequest.tally(id);
-        if stops || tally.is_none_or(|tally| tally.settled == 0) {
-            forget(id);
+        if stops || !tally.is_some_and(|tally| tally.has_estate()) {
+            self.left_in_store.extend(names(id));
             return tally;
         }
-        stored::forget(&stored::of_front(id, SLOTS));
+        self.left_in_store.push(stored::of_front(id, SLOTS));
         self.add_estate(id, bequest.estate, now);
         self.pass_estates_on();
         tally
@@ -119,10 +118,19 @@ impl Fronts {
     }
 
     /// Of a front that died while no keeper was watching.
-    pub fn take_up_bequest(&mut self, id: FrontId, bequest: Option<Bequest>, now: Moment) {
-        let tally = self.left_behind(id, bequest, false, now);
-        self.totals.front_deaths += 1;
-        let lost = tally.unwrap_or_default().busy;
+    pub fn take_up_bequest(
+        &mut self,
+        front: &RememberedFront,
+        bequest: Option<Bequest>,
+        now: Moment,
+    ) {
+        let tally = self.left_behind(front.id, bequest, false, now);
+        let was_to_end = matches!(front.stage, Stage::Retiring | Stage::Draining);
+        let left = tally.unwrap_or_default();
+        if !(was_to_end && left == SlotTally::default()) {
+            self.totals.front_deaths += 1;
+        }
+        let lost = left.busy;
         self.totals.bury(&link::Counters::default(), lost);
     }
 

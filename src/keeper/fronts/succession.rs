@@ -1,11 +1,12 @@
 //! Of old fronts and new ones: what an upgrade waits for, and what becomes of those that it made old.
 
-use super::{Front, Fronts, QUEUE, Stage};
+use super::{Front, Fronts, Letter, QUEUE, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
 use crate::link::{self, ToFront};
 use crate::steps::{self, Step};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// For a front that is told to end at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -30,6 +31,19 @@ impl Fronts {
         true
     }
 
+    /// A keeper that ended perhaps wrote down that fronts retire, or was about to, and told them
+    /// nothing, or not all: so the older ones are told again.
+    pub fn retire_again(&mut self, now: Moment) {
+        let serving = |(_, front): &(&FrontId, &Front)| front.stage == Stage::Serving;
+        let Some(heir) = self.living.iter().rfind(serving).map(|(id, _)| *id) else {
+            return;
+        };
+        let older: Vec<_> = self.living.range(..heir).map(|(id, _)| *id).collect();
+        for old in older {
+            self.retire(old, heir, now);
+        }
+    }
+
     /// Sends the idle connections of `old` to `new`, now and as they become idle. One that retires
     /// already gets the new heir: its former one could not end while it may still get connections.
     fn retire(&mut self, old: FrontId, new: FrontId, now: Moment) {
@@ -48,18 +62,33 @@ impl Fronts {
         let mut keeps_tunnels = false;
         if let Some(front) = self.living.get_mut(&old) {
             // One whose tunnels have been given their window already ends them.
-            keeps_tunnels = is_upgrade && front.stage != Stage::Retiring;
-            if keeps_tunnels {
+            if is_upgrade && front.stage != Stage::Retiring {
+                front.keeps_tunnels = true;
                 front.ends = front.http.upgrade_drain.map(|limit| now + limit);
             }
+            keeps_tunnels = front.keeps_tunnels;
             (front.stage, front.heir) = (Stage::Retiring, Some(new));
         }
         if keeps_tunnels {
             self.tell(old, ToFront::KeepTunnels, Vec::new());
         }
         tracing::info!(front = %old, to = %new, "{old} retires, its connections move to {new}");
-        self.tell(new, ToFront::Inherit, vec![receiving]);
-        self.tell(old, ToFront::Retire, vec![sending]);
+        // In this order, whatever happens: what is sent to nobody is lost with the keeper.
+        let (is_told, told) = oneshot::channel();
+        self.send(
+            new,
+            Letter {
+                is_told: Some(is_told),
+                ..Letter::new(ToFront::Inherit, vec![receiving])
+            },
+        );
+        self.send(
+            old,
+            Letter {
+                after: Some(told),
+                ..Letter::new(ToFront::Retire, vec![sending])
+            },
+        );
     }
 
     /// How many hand over to younger ones, or finish what they have.

@@ -51,6 +51,7 @@ impl Keeper {
             let mut take = |name: &str| kept.take(name);
             self.fronts.take_up_estate(id, &mut take, now());
         }
+        self.fronts.retire_again(now());
         for crew in remembered.crews {
             let id = crew.id;
             let (crew, dead) = Crew::adopt(crew, &self.yard, &mut |name| kept.take(name));
@@ -74,7 +75,7 @@ impl Keeper {
             tracing::warn!(front = %id, "{id} ended while no keeper was watching");
             stored::forget(&stored::of_front(id, "pidfd"));
             stored::forget(&stored::of_front(id, "link"));
-            self.fronts.take_up_bequest(id, bequest, now());
+            self.fronts.take_up_bequest(&front, bequest, now());
             return;
         };
         let fds = FrontFds {

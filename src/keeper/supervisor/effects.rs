@@ -342,7 +342,7 @@ impl Keeper {
             return;
         };
         steps::reached(Step::FrontBuried);
-        if exited.settled == 0 || stops {
+        if !exited.has_estate || stops {
             self.discard_front(id);
         }
         if self.plan.is_stopping() {

@@ -1,0 +1,82 @@
+//! Which step belongs to which handover.
+
+use gapless::steps::Step;
+
+/// How connections, or all of gapless, pass from one process to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// `systemctl restart`.
+    Restart,
+    /// `gapless upgrade`.
+    Upgrade,
+    /// A reload with changed `[http]`.
+    Settings,
+    /// SIGKILL of the front.
+    FrontCrash,
+    /// SIGKILL of the keeper.
+    KeeperCrash,
+    /// Of both.
+    Crash,
+}
+
+use Handover::{Crash, FrontCrash, KeeperCrash, Restart, Settings, Upgrade};
+
+/// Not a `matches!`, and without a wildcard: who adds a step must say where it belongs.
+pub fn handovers(step: Step) -> &'static [Handover] {
+    match step {
+        // A front is born.
+        Step::FrontSpawned
+        | Step::FrontKept
+        | Step::FrontRemembered
+        | Step::FrontReady
+        | Step::HeirTold
+        | Step::Begun
+        | Step::Trusted
+        | Step::LanesStarted
+        | Step::ReadySaid
+        | Step::InheritBegun
+        | Step::ParcelReceived
+        | Step::ParcelShared
+        | Step::LaneAdopted => &[Restart, Upgrade, Settings, FrontCrash, Crash],
+        // One retires.
+        Step::RetireTold
+        | Step::RetireBegun
+        | Step::ConnectionTaken
+        | Step::ConnectionQueued
+        | Step::ParcelSent
+        | Step::ParcelClosed
+        | Step::Emptied
+        | Step::LastWordsSaid
+        | Step::TrusteeDismissed => &[Restart, Upgrade, Settings],
+        Step::FrontExited | Step::FrontBuried => &[Restart, Upgrade, Settings, FrontCrash],
+        // One has died.
+        Step::EstatePassed
+        | Step::EstateClosed
+        | Step::TrusteeWoken
+        | Step::TrusteeSorted
+        | Step::EstateSent
+        | Step::TrusteeDone => &[FrontCrash, Crash],
+        Step::SettingsTaken => &[Settings],
+        Step::ReleaseSaved | Step::KeeperLeft | Step::GenerationBegun => &[Restart],
+        Step::CellServed => &[Restart, Settings],
+        Step::StateRead | Step::Adopted | Step::StrangersEnded => {
+            &[Restart, Upgrade, KeeperCrash, Crash]
+        }
+        Step::UpgradeAsked
+        | Step::UpgradeChecked
+        | Step::ImageKept
+        | Step::UpgradeSaved
+        | Step::RelayPlaced
+        | Step::UpgradeArriving
+        | Step::UpgradeDecided => &[Upgrade],
+    }
+}
+
+/// Whose end costs the connections that it was to pass on.
+pub fn is_of_trustee(step: Step) -> bool {
+    step.name().starts_with("trustee.")
+}
+
+pub fn is_of_front(step: Step) -> bool {
+    step.name().starts_with("front.")
+}
