@@ -30,32 +30,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Messages that may wait for a front before it counts as hung.
 const QUEUE: usize = 256;
 
 /// What a front is told that may take fds along.
-struct Letter {
-    message: ToFront,
-    fds: Vec<OwnedFd>,
-    /// Not before this is heard, or cannot be any more.
-    after: Option<oneshot::Receiver<()>>,
-    /// When it was taken.
-    is_told: Option<oneshot::Sender<()>>,
-}
-
-impl Letter {
-    fn new(message: ToFront, fds: Vec<OwnedFd>) -> Self {
-        Self {
-            message,
-            fds,
-            after: None,
-            is_told: None,
-        }
-    }
-}
+type Letter = (ToFront, Vec<OwnedFd>);
 
 /// How far a front has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +100,10 @@ struct Front {
     born: Moment,
     /// Gets its connections when it retires.
     heir: Option<FrontId>,
+    /// Older ones are told to retire when this one has what they send to.
+    bequeathing: Vec<(FrontId, OwnedFd)>,
+    /// No cell before this was ever told to it; 0 if an earlier keeper bore it.
+    first_seq: u64,
     /// It replaces only the binary: the tunnels of those that retire for it go on.
     is_upgrade: bool,
     /// Made old by an upgrade, what it still serves then is cut.
@@ -282,6 +268,8 @@ impl Fronts {
             lanes,
             born,
             heir,
+            bequeathing: Vec::new(),
+            first_seq: report.as_ref().map_or(0, |_newborn| self.cell.seq),
             is_upgrade,
             ends,
             keeps_tunnels,
@@ -371,14 +359,10 @@ impl Fronts {
     }
 
     fn tell(&mut self, id: FrontId, message: ToFront, fds: Vec<OwnedFd>) {
-        self.send(id, Letter::new(message, fds));
-    }
-
-    fn send(&mut self, id: FrontId, letter: Letter) {
         let Some(front) = self.living.get(&id) else {
             return;
         };
-        if front.letters.try_send(letter).is_err() {
+        if front.letters.try_send((message, fds)).is_err() {
             tracing::error!(front = %id, "{id} takes no messages any more, replacing it");
             front.kill();
         }

@@ -33,6 +33,7 @@ impl Fronts {
         for id in self.ids() {
             if let Some(front) = self.living.get_mut(&id) {
                 front.stage = Stage::Draining;
+                front.bequeathing.clear();
             }
             self.tell(id, ToFront::Drain, Vec::new());
         }

@@ -1,12 +1,11 @@
 //! Of old fronts and new ones: what an upgrade waits for, and what becomes of those that it made old.
 
-use super::{Front, Fronts, Letter, QUEUE, Stage};
+use super::{Front, Fronts, QUEUE, Stage};
 use crate::id::FrontId;
 use crate::keeper::plan::Moment;
 use crate::link::{self, ToFront};
 use crate::steps::{self, Step};
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// For a front that is told to end at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -18,6 +17,9 @@ impl Fronts {
             return false;
         };
         if front.stage != Stage::Starting {
+            for (old, sending) in std::mem::take(&mut front.bequeathing) {
+                self.tell(old, ToFront::Retire, vec![sending]);
+            }
             return true;
         }
         front.stage = Stage::Serving;
@@ -68,27 +70,20 @@ impl Fronts {
             }
             keeps_tunnels = front.keeps_tunnels;
             (front.stage, front.heir) = (Stage::Retiring, Some(new));
+            // It waits for what others would send.
+            front.bequeathing.clear();
         }
         if keeps_tunnels {
             self.tell(old, ToFront::KeepTunnels, Vec::new());
         }
         tracing::info!(front = %old, to = %new, "{old} retires, its connections move to {new}");
-        // In this order, whatever happens: what is sent to nobody is lost with the keeper.
-        let (is_told, told) = oneshot::channel();
-        self.send(
-            new,
-            Letter {
-                is_told: Some(is_told),
-                ..Letter::new(ToFront::Inherit, vec![receiving])
-            },
-        );
-        self.send(
-            old,
-            Letter {
-                after: Some(told),
-                ..Letter::new(ToFront::Retire, vec![sending])
-            },
-        );
+        // What is sent to nobody is lost with whoever dies meanwhile. So the heir has its end before
+        // the other one is told, and says so by the answer to Hello, which comes in its turn.
+        self.tell(new, ToFront::Inherit, vec![receiving]);
+        self.tell(new, ToFront::Hello, Vec::new());
+        if let Some(heir) = self.living.get_mut(&new) {
+            heir.bequeathing.push((old, sending));
+        }
     }
 
     /// How many hand over to younger ones, or finish what they have.
@@ -102,7 +97,7 @@ impl Fronts {
     /// Nothing waits to be told to any front.
     pub fn has_said_all(&self) -> bool {
         let mut fronts = self.living.values();
-        fronts.all(|front| front.letters.capacity() == QUEUE)
+        fronts.all(|front| front.letters.capacity() == QUEUE && front.bequeathing.is_empty())
     }
 
     /// A front is on its way to serve.

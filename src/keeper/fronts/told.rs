@@ -24,12 +24,14 @@ impl Fronts {
         self.living.values().all(|front| match &front.report {
             None => false,
             Some(report) => {
-                let never_served = report.seq == 0;
+                // Of one that was told of the generation, and has not said what it serves from since,
+                // nobody knows.
+                let never_knew = front.first_seq >= left_at;
                 let is_free = report
                     .leases
                     .get(&generation)
                     .is_none_or(|&leases| leases == 0);
-                is_free && (never_served || report.seq >= left_at)
+                is_free && (never_knew || report.seq >= left_at)
             }
         })
     }

@@ -37,25 +37,11 @@ pub(super) async fn listen(id: FrontId, link: Rc<KeeperEnd>, outbox: Outbox) {
 }
 
 pub(super) async fn speak(id: FrontId, link: Rc<KeeperEnd>, mut letters: mpsc::Receiver<Letter>) {
-    while let Some(letter) = letters.recv().await {
-        let Letter {
-            message,
-            fds,
-            after,
-            is_told,
-        } = letter;
-        if let Some(after) = after {
-            // Who should have been told before may be gone; then this front finds out.
-            drop(after.await);
-        }
+    while let Some((message, fds)) = letters.recv().await {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         if let Err(error) = link.send(&message, &borrowed).await {
             tracing::debug!(front = %id, %error, "front did not take a message, it is ending");
             return;
-        }
-        if let Some(is_told) = is_told {
-            // The one that waits for it may be gone.
-            let _heard = is_told.send(());
         }
         match message {
             ToFront::Inherit => steps::reached(Step::HeirTold),
