@@ -5,6 +5,8 @@ PORT ?= 8888
 DESTDIR ?=
 PREFIX ?= /usr
 ZSHDIR ?= share/zsh/site-functions
+# Where packages put the variables of the service: etc/sysconfig in rpms.
+DEFAULTS ?= etc/default
 # Empty: with the debug symbols, which packages put apart.
 STRIP ?= --strip
 
@@ -75,8 +77,10 @@ install: ## all that there is, below DESTDIR; after make build
 	done
 	install -D -m 0644 units/gapless.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gapless.conf
 	install -D -m 0644 units/gapless.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gapless.conf
-	install -D -m 0644 packaging/man/gapless.1 $(DESTDIR)$(PREFIX)/share/man/man1/gapless.1
-	install -D -m 0644 packaging/man/gapless.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/gapless.toml.5
+	for section in 1 5 7 8; do \
+		install -D -m 0644 packaging/man/*.$$section -t $(DESTDIR)$(PREFIX)/share/man/man$$section || exit; \
+	done
+	target/release/gapless manual $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 0644 packaging/gapless.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-gapless.preset
 	install -D -m 0644 packaging/gapless.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/gapless.catalog
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)$(PREFIX)/share/doc/gapless/gapless.toml
@@ -86,9 +90,11 @@ install: ## all that there is, below DESTDIR; after make build
 	target/release/gapless completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gapless.fish
 	target/release/gapless completions zsh >$(DESTDIR)$(PREFIX)/$(ZSHDIR)/_gapless
 
-# Only for packages: the configuration, and what their scripts call.
+# Only for packages: the configuration, and what their scripts and needrestart call.
 install-package:
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)/etc/gapless/gapless.toml
+	install -D -m 0644 packaging/gapless.default $(DESTDIR)/$(DEFAULTS)/gapless
+	install -D -m 0644 packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/gapless.conf
 	install -D -m 0755 packaging/maintain $(DESTDIR)$(PREFIX)/lib/gapless/maintain
 
 clean: ## remove what was built (not the cached base trees of the tests)
