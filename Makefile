@@ -84,6 +84,8 @@ install: ## all that there is, below DESTDIR; after make build
 	install -D -m 0644 packaging/gapless.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-gapless.preset
 	install -D -m 0644 packaging/gapless.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/gapless.catalog
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)$(PREFIX)/share/doc/gapless/gapless.toml
+	install -D -m 0644 examples/procfile/* -t $(DESTDIR)$(PREFIX)/share/doc/gapless/examples/procfile
+	install -D -m 0644 packaging/container/Containerfile -t $(DESTDIR)$(PREFIX)/share/doc/gapless/examples
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/$(ZSHDIR)
 	target/release/gapless completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gapless

@@ -2,9 +2,10 @@
 //! leave sockets alone.
 
 use crate::build::{DEB, Format, Package, RPM, ask, debs, rpms};
-use crate::world::{repository, skip};
+use crate::world::{process, repository, skip};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::Duration;
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap()
@@ -154,6 +155,29 @@ fn the_binary_is_hardened() {
     );
     let stack = said.lines().find(|line| line.contains("GNU_STACK"));
     assert!(!stack.unwrap().contains("RWE"), "{said}");
+}
+
+/// As far as that goes without Guix: its Guile reads one expression after another, to the end.
+#[test]
+fn the_guix_package_is_whole_and_of_this_version() {
+    let definition = text("packaging/guix.scm");
+    let version = format!("(version \"{}\")", env!("CARGO_PKG_VERSION"));
+    assert!(definition.contains(&version), "not {version}");
+    // #~ and #$ are what Guix adds to the language.
+    let read = "(for-each (lambda (mark) (read-hash-extend mark (lambda (_ port) (read port)))) \
+                '(#\\~ #\\$)) \
+                (let next ((forms '())) (let ((form (read))) (if (eof-object? form) \
+                (write (map car (reverse forms))) (next (cons form forms)))))";
+    let file = repository("packaging/guix.scm");
+    let mut guile = Command::new("sh");
+    let script =
+        "command -v guile >/dev/null || exit 127; exec guile --no-auto-compile -c \"$1\" <\"$2\"";
+    guile.args(["-c", script, "sh", read]).arg(file);
+    let finished = process::run(guile, Duration::from_secs(30));
+    if finished.code() == 127 {
+        return skip("guile missing; apt-get install guile-3.0, as `make test` does");
+    }
+    assert_eq!(finished.expect_success(), "(use-modules package)");
 }
 
 /// The scripts of both formats only call `maintain`, where each case is a function.

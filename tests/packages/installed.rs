@@ -48,7 +48,8 @@ pub fn serve_a_second_app(container: &Container) {
 /// What the administrator wrote for it; what a package may not take away.
 pub fn forget_the_second_app(container: &Container) {
     container.sh("rm -r /etc/gapless/shop.toml /etc/sysusers.d/shop.conf \
-         /etc/systemd/system/gapless@shop.socket.d");
+         /etc/systemd/system/gapless@shop.socket.d && \
+         rmdir --ignore-fail-on-non-empty /etc/sysusers.d");
 }
 
 pub fn nothing_listens_or_runs(container: &Container) {
@@ -59,7 +60,7 @@ pub fn nothing_listens_or_runs(container: &Container) {
 }
 
 /// What would be another, had anybody touched the socket unit.
-fn socket_of(container: &Container) -> (String, String) {
+pub fn socket_of(container: &Container) -> (String, String) {
     let listener = container.sh("ss -Hltne sport = 8888 | grep -o 'ino:[0-9]*'");
     let unit = "show -P InvocationID -P ActiveEnterTimestampMonotonic gapless.socket";
     (listener, container.systemctl(unit))
