@@ -3,7 +3,8 @@
 CARGO ?= cargo
 PORT ?= 8888
 DESTDIR ?=
-PREFIX ?= /usr
+prefix ?= /usr
+PREFIX ?= $(prefix)
 ZSHDIR ?= share/zsh/site-functions
 # Where packages put the variables of the service: etc/sysconfig in rpms.
 DEFAULTS ?= etc/default
@@ -68,13 +69,14 @@ deb: build ## the Debian package, and the one with its debug symbols, in dist/
 rpm: build ## the rpm package, and the one with its debug symbols, in dist/
 	@packaging/rpm.sh
 
-install: ## all that there is, below DESTDIR; after make build
+install: ## all that there is, below DESTDIR and prefix=/usr; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
 	install $(STRIP) -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
 	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
 		gapless-admin.socket gapless-admin@.socket; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
+	sed -i 's|/usr/bin/gapless|$(PREFIX)/bin/gapless|' $(DESTDIR)$(PREFIX)/lib/systemd/system/gapless*.service
 	install -D -m 0644 units/gapless.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gapless.conf
 	install -D -m 0644 units/gapless.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gapless.conf
 	for section in 1 5 7 8; do \

@@ -105,15 +105,19 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     let units =
         container.sh("find /etc/systemd /usr/lib/systemd -name 'gapless*' -not -name '*.d'");
     assert_eq!(units, "");
-    a_mask_is_respected(&container);
+    a_mask_is_respected_and_changed_settings_are_told(&container);
 }
 
-fn a_mask_is_respected(container: &Container) {
+fn a_mask_is_respected_and_changed_settings_are_told(container: &Container) {
     container.systemctl("mask gapless.socket");
     for change in ["--install /srv/this.rpm", "--upgrade /srv/next.rpm"] {
         container.sh(&format!("rpm {change} 2>&1"));
         nothing_listens_or_runs(container);
     }
+    container.sh("sed -i s/^UMask=.*/UMask=0/ /usr/lib/systemd/system/gapless.service");
+    let said = container.sh("rpm --upgrade --oldpackage /srv/this.rpm 2>&1");
+    let told = "gapless.service have changed; they are in force after the next restart";
+    assert!(said.contains(told), "{said}");
     let enabled = container.try_sh("systemctl is-enabled gapless.socket");
     assert_eq!(enabled.stdout, "masked\n");
 }
