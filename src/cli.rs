@@ -16,6 +16,7 @@ mod front;
 mod handover;
 mod instance;
 mod log_level;
+mod manual;
 mod output;
 mod progress;
 mod releases;
@@ -29,8 +30,8 @@ mod upgrade;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
-    LogLevelArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
-    SweepArgs, UpgradeArgs,
+    LogLevelArgs, ManualArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs,
+    StatusArgs, SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
@@ -142,6 +143,16 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The grammar without what only units and gapless itself call: nobody should be offered that.
+fn visible() -> clap::Command {
+    let whole = command();
+    let subcommands = whole.get_subcommands().filter(|it| !it.is_hide_set());
+    clap::Command::new("gapless")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommands(subcommands.cloned())
+}
+
 /// Parses the arguments, runs the command, and says the truth in the exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -183,6 +194,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Upgrade(args) => upgrade::run(&args),
         Command::AdoptCheck(args) => adopt_check::run(&args),
         Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Manual(args) => manual::run(&args),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -32,7 +32,8 @@ Exit codes:
   7  out of time; gapless status shows what became of it
   8  another deploy is at work; its holder is named
 
-Manuals: gapless(1), gapless.toml(5)";
+Manuals: gapless(1), gapless-deploy(1) and so on for each command, gapless.toml(5), gapless(7),
+gapless.service(8)";
 
 /// Serves a web app behind a socket of systemd's, and loses no request while the app, or gapless
 /// itself, is replaced.
@@ -79,6 +80,9 @@ pub enum Command {
     /// What a shell completes after `gapless` (the packages install it)
     #[command(hide = true)]
     Completions(CompletionsArgs),
+    /// Write a manual page for each command (the packages install them)
+    #[command(hide = true)]
+    Manual(ManualArgs),
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
@@ -257,7 +261,9 @@ pub struct RollbackArgs {
 /// `gapless releases`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Newest first. Examples:
+Newest first.
+
+Examples:
   gapless releases
   gapless releases --name shop --json | jq -r '.releases[].id'")]
 pub struct ReleasesArgs {
@@ -323,6 +329,14 @@ pub struct CompletionsArgs {
     /// For which shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
+}
+
+/// `gapless manual`
+#[derive(Debug, Args)]
+pub struct ManualArgs {
+    /// Where to: share/man/man1
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// `gapless handover`
