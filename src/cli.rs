@@ -16,6 +16,7 @@ mod front;
 mod handover;
 mod instance;
 mod log_level;
+mod logs;
 mod output;
 mod progress;
 mod releases;
@@ -29,7 +30,7 @@ mod upgrade;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
-    LogLevelArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
+    LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
     SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
@@ -39,6 +40,7 @@ pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
     system_directory,
 };
+pub use logs::LogsError;
 
 use crate::config::ConfigError;
 use crate::exec::relay;
@@ -113,6 +115,9 @@ pub enum CliError {
     /// Nothing was deployed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// There is nothing to read in the journal.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
 }
 
 impl CliError {
@@ -133,6 +138,7 @@ impl CliError {
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
             CliError::Deploy(error) => error.exit(),
+            CliError::Logs(error) => error.exit(),
         }
     }
 }
@@ -178,6 +184,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Rollback(args) => rollback::run(&args),
         Command::Releases(args) => releases::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),

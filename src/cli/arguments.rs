@@ -1,5 +1,9 @@
 //! The grammar of the command line, with its help texts.
 
+mod operations;
+
+pub use operations::LogsArgs;
+
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
 use crate::release::ReleaseId;
@@ -72,6 +76,8 @@ pub enum Command {
     Upgrade(UpgradeArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
+    /// What gapless and the app say, from the journal
+    Logs(LogsArgs),
     /// Check a configuration before it hurts
     Check(CheckArgs),
     /// Log more, or less, from now until the next reload

@@ -1,0 +1,70 @@
+//! The grammar of the commands for who operates a service: what it says, whether it runs, whom it
+//! serves.
+
+use crate::cli::instance::InstanceName;
+use crate::id::GenerationId;
+use clap::Args;
+
+/// `gapless logs`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Becomes journalctl, with the matches of the instance: gapless itself, its fronts, the app, and what
+systemd says about the unit. The journal is for root and the group systemd-journal.
+
+Examples:
+  gapless logs -f
+  gapless logs -g g42                    what one generation said, and what was said of it
+  gapless logs shop -n all --json | jq -r .MESSAGE")]
+pub struct LogsArgs {
+    /// The instance: gapless, or NAME of gapless@NAME.service
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
+    /// Go on with what is said from now on, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only of this generation: g42 or 42
+    #[arg(short, long, value_name = "N", value_parser = generation)]
+    pub generation: Option<GenerationId>,
+    /// How many of the newest lines; all is possible
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "100", value_parser = lines)]
+    pub lines: String,
+    /// Every field, a JSON object for each line
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn generation(text: &str) -> Result<GenerationId, &'static str> {
+    let number = text.strip_prefix('g').unwrap_or(text).parse();
+    number
+        .map(GenerationId)
+        .map_err(|_| "a generation is g and a number: g42")
+}
+
+fn lines(text: &str) -> Result<String, &'static str> {
+    match text.parse::<u32>() {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) if text == "all" => Ok(text.to_owned()),
+        Err(_) => Err("use a number, or all"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_written_with_and_without_its_letter() {
+        assert_eq!(generation("g42"), Ok(GenerationId(42)));
+        assert_eq!(generation("42"), Ok(GenerationId(42)));
+        for wrong in ["", "g", "w1", "-1", "g1 OR", "gg1"] {
+            assert!(generation(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lines_are_a_number_or_all() {
+        assert_eq!(lines("007"), Ok("7".to_owned()));
+        assert_eq!(lines("all"), Ok("all".to_owned()));
+        assert!(lines("-1").is_err() && lines("many").is_err());
+    }
+}
