@@ -26,12 +26,13 @@ mod run;
 mod serve;
 mod status;
 mod sweep;
+mod units;
 mod upgrade;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
-    LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
-    SweepArgs, UpgradeArgs,
+    LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, RollbackArgs, RunArgs,
+    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
@@ -41,6 +42,7 @@ pub use instance::{
     system_directory,
 };
 pub use logs::LogsError;
+pub use units::UnitsError;
 
 use crate::config::ConfigError;
 use crate::exec::relay;
@@ -118,6 +120,9 @@ pub enum CliError {
     /// There is nothing to read in the journal.
     #[error(transparent)]
     Logs(#[from] LogsError),
+    /// systemctl did not do it.
+    #[error(transparent)]
+    Units(#[from] UnitsError),
 }
 
 impl CliError {
@@ -139,6 +144,7 @@ impl CliError {
             CliError::Client(error) => error.exit(),
             CliError::Deploy(error) => error.exit(),
             CliError::Logs(error) => error.exit(),
+            CliError::Units(error) => error.exit(),
         }
     }
 }
@@ -184,6 +190,9 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Rollback(args) => rollback::run(&args),
         Command::Releases(args) => releases::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Start(args) => units::start(&args.service),
+        Command::Stop(args) => units::stop(&args.service),
+        Command::Restart(args) => units::restart(&args.service),
         Command::Logs(args) => logs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

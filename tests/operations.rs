@@ -29,6 +29,68 @@ fn with_program(name: &str, script: &str, arguments: &[&str]) -> Finished {
     process::run(command, SOON)
 }
 
+/// Says which sockets there are.
+const SYSTEMCTL: &str = r#"case "$1" in
+    show) echo "gapless.socket gapless-admin.socket" ;;
+esac"#;
+
+#[test]
+fn start_stop_and_restart_run_systemctl_and_say_so() {
+    let all = "gapless.socket gapless.service";
+    for (arguments, command, requests) in [
+        (
+            ["start"],
+            format!("start {all}"),
+            "wait until the app is ready",
+        ),
+        (
+            ["restart"],
+            "restart gapless.service".into(),
+            "none is lost",
+        ),
+        (
+            ["stop"],
+            format!("stop {all} gapless-admin.socket"),
+            "new ones are refused",
+        ),
+    ] {
+        // What it says is what it runs: the played systemctl fails otherwise.
+        let script = format!("{SYSTEMCTL}\n[ \"$1\" = show ] || [ \"$*\" = \"{command}\" ]");
+        let done = with_program("systemctl", &script, &arguments);
+        let said = done.expect_success();
+        let line = said.lines().next().unwrap();
+        assert!(
+            line.starts_with(&format!("systemctl {command}: ")),
+            "{said}"
+        );
+        assert!(line.contains(requests), "{said}");
+        assert!(
+            said.lines().nth(1).unwrap().starts_with("done in "),
+            "{said}"
+        );
+    }
+    let json = with_program("systemctl", SYSTEMCTL, &["restart", "shop", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.expect_success()).unwrap();
+    assert_eq!(json["command"][2], "gapless@shop.service", "{json}");
+}
+
+#[test]
+fn start_says_what_systemctl_says_and_exits_with_what_it_means() {
+    let fails = |script: &str| with_program("systemctl", script, &["start"]);
+    let failed = fails("echo 'Job for gapless.service failed.' >&2; exit 1");
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stderr.contains("Job for gapless.service failed."));
+    assert!(failed.stderr.contains("gapless logs gapless"), "{failed}");
+    let denied = "echo 'Failed to start: Interactive authentication required.' >&2; exit 1";
+    let denied = fails(denied);
+    assert_eq!(denied.code(), 4, "{denied}");
+    assert!(denied.stderr.contains("sudo"), "{denied}");
+    assert_eq!(fails("exit 4").code(), 4);
+    let missing = with_program("other", "", &["stop"]);
+    assert_eq!(missing.code(), 1, "{missing}");
+    assert!(missing.stderr.contains("gapless run"), "{missing}");
+}
+
 /// Has entries, and says what it was asked for.
 const JOURNALCTL: &str = r#"case "$*" in *--quiet*) echo entry;; *) echo "$*";; esac"#;
 

@@ -2,7 +2,7 @@
 
 mod operations;
 
-pub use operations::LogsArgs;
+pub use operations::{LogsArgs, RestartArgs, ServiceArgs, StartArgs, StopArgs};
 
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
@@ -74,6 +74,12 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Replace gapless itself by its installed binary, without touching the app
     Upgrade(UpgradeArgs),
+    /// Start the sockets and the service, as systemctl would
+    Start(StartArgs),
+    /// Finish the requests under way, then stop the service and its sockets, as systemctl would
+    Stop(StopArgs),
+    /// Restart the service as systemctl would: no request is lost, idle connections stay
+    Restart(RestartArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
     /// What gapless and the app say, from the journal

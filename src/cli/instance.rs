@@ -43,6 +43,11 @@ impl InstanceName {
             format!("gapless@{}.service", self.0)
         }
     }
+
+    /// The systemd socket that clients of this instance connect to.
+    pub fn socket_unit(&self) -> String {
+        self.unit().replace(".service", ".socket")
+    }
 }
 
 impl Default for InstanceName {
@@ -227,7 +232,7 @@ impl FindError {
 
 /// How to start an instance.
 pub(super) fn start_command(name: &InstanceName) -> String {
-    let socket = name.unit().replace(".service", ".socket");
+    let socket = name.socket_unit();
     if name.as_str() == DEFAULT {
         format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
     } else {

@@ -13,6 +13,14 @@ pub(super) fn say(text: &str) {
     tolerate(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
 
+/// Writes a value as one line of JSON, on standard output.
+pub(super) fn say_json<T: serde::Serialize>(value: &T) {
+    match serde_json::to_string(value) {
+        Ok(text) => say(&text),
+        Err(error) => complain(&format!("gapless: cannot write JSON: {error}")),
+    }
+}
+
 /// Writes a text and ends its line, on standard error.
 pub(super) fn complain(text: &str) {
     tolerate(writeln!(anstream::stderr().lock(), "{text}"));

@@ -33,6 +33,63 @@ pub struct LogsArgs {
     pub json: bool,
 }
 
+/// `gapless start`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Runs systemctl start for the socket and the service; at boot they start when they are enabled:
+sudo systemctl enable gapless.service. Exit code 1: it did not start, and systemctl says why.
+
+Examples:
+  sudo gapless start
+  sudo gapless start shop")]
+pub struct StartArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// `gapless stop`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Runs systemctl stop for the service and every socket that would start it again at the next request.
+Requests under way are finished, at most for [app] drain; new ones are refused from then on.
+
+Examples:
+  sudo gapless stop
+  sudo gapless stop shop")]
+pub struct StopArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// `gapless restart`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Runs systemctl restart for the service. The processes that serve live on until the new ones are
+ready, so no request is lost, and idle connections move along. New processes of the app alone come
+from gapless reload, a new gapless alone from gapless upgrade.
+
+Examples:
+  sudo gapless restart
+  sudo gapless restart shop")]
+pub struct RestartArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// One service, and how the answer is printed.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// The instance: gapless, or NAME of gapless@NAME.service
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
+    /// What was run and what came of it, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
 fn generation(text: &str) -> Result<GenerationId, &'static str> {
     let number = text.strip_prefix('g').unwrap_or(text).parse();
     number
