@@ -41,6 +41,9 @@ pub struct Status {
     /// The newest upgrade, if there was one.
     #[serde(default)]
     pub last_upgrade: Option<UpgradeOutcome>,
+    /// `gapless drain` was told then: `/readyz` says 503, and serving goes on.
+    #[serde(default)]
+    pub drained_since_unix_seconds: Option<u64>,
     /// What belongs to the app and outlives releases; what they share is in `shared` there.
     #[serde(default)]
     pub state_directory: Option<PathBuf>,
@@ -212,6 +215,17 @@ pub enum Verdict {
     ConfigInvalid,
     /// gapless is stopping.
     Stopping,
+}
+
+/// Answer to `POST /drain` and `POST /undrain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// None: load balancers are told how it is.
+    pub drained_since_unix_seconds: Option<u64>,
+    /// It was otherwise before.
+    pub has_changed: bool,
+    /// Where load balancers ask `/readyz`; perhaps nowhere.
+    pub asked_at: Vec<String>,
 }
 
 /// Answer to `POST /log-level/LEVEL`.

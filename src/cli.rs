@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod completions;
 mod deploy;
+mod drain;
 mod exec;
 mod exit;
 mod front;
@@ -30,9 +31,9 @@ mod units;
 mod upgrade;
 
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
     LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, RollbackArgs, RunArgs,
-    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UpgradeArgs,
+    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
@@ -193,6 +194,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Start(args) => units::start(&args.service),
         Command::Stop(args) => units::stop(&args.service),
         Command::Restart(args) => units::restart(&args.service),
+        Command::Drain(args) => drain::run(&args.running),
+        Command::Undrain(args) => drain::undo(&args.running),
         Command::Logs(args) => logs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

@@ -453,6 +453,8 @@ fn events_carry_their_message_ids() {
         event(message, &[g1]);
     }
     event(message_id::LIVE, &[("GAPLESS_GENERATION", "g2")]);
+    service.cli(&["drain"]).expect_success();
+    event(message_id::ROTATED, &[]);
 
     service.behave(&version("bad").with("EXIT_BEFORE_READY", "1"));
     assert_eq!(service.reload().code(), 6);

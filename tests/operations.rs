@@ -15,7 +15,8 @@ mod world;
 
 use std::os::unix::fs::PermissionsExt;
 use world::process::{self, Finished};
-use world::service::{SOON, Service};
+use world::service::{SOON, Service, get};
+use world::version;
 
 /// Runs gapless where this script is the only program there is.
 fn with_program(name: &str, script: &str, arguments: &[&str]) -> Finished {
@@ -89,6 +90,53 @@ fn start_says_what_systemctl_says_and_exits_with_what_it_means() {
     let missing = with_program("other", "", &["stop"]);
     assert_eq!(missing.code(), 1, "{missing}");
     assert!(missing.stderr.contains("gapless run"), "{missing}");
+}
+
+/// A service with a socket for load balancers; its address.
+fn with_admin() -> (Service, String) {
+    let mut service = Service::new("gapless");
+    service.listen_tcp("http");
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = admin.local_addr().unwrap().to_string();
+    service.give("admin", admin.into());
+    service.behave(&version("v1"));
+    service.configure_probe("settle = \"100ms\"", "");
+    service.start();
+    service.wait_ready();
+    (service, address)
+}
+
+#[test]
+fn drain_takes_it_out_of_rotation_over_a_crash_until_undrain_and_serving_goes_on() {
+    let (mut service, admin) = with_admin();
+    assert_eq!(get(&admin, "/readyz").expect_ok(), "ok\n");
+    let drained = service.cli(&["drain"]).expect_success();
+    assert!(
+        drained.starts_with(&format!("drained: {admin}/readyz ")),
+        "{drained}"
+    );
+    let is_out = |service: &Service| {
+        let ready = get(&admin, "/readyz");
+        assert_eq!((ready.status, ready.body.contains("undrain")), (503, true));
+        assert_eq!(get(&admin, "/healthz").status, 200);
+        assert_eq!(service.get("/").header("x-app-version"), Some("v1"));
+        let status = service.cli(&["status"]).expect_success();
+        assert!(status.contains("\n  drained    since "), "{status}");
+    };
+    is_out(&service);
+    service.kill_keeper();
+    is_out(&service);
+    let again = service.cli(&["drain"]).expect_success();
+    assert!(again.starts_with("drained already, since "), "{again}");
+    assert_eq!(service.reload().code(), 0);
+    is_out(&service);
+    let back = service.cli(&["undrain", "--json"]).expect_success();
+    let back: serde_json::Value = serde_json::from_str(&back).unwrap();
+    assert_eq!(back["drained_since_unix_seconds"], serde_json::Value::Null);
+    assert_eq!(back["has_changed"], true);
+    assert_eq!(get(&admin, "/readyz").expect_ok(), "ok\n");
+    let none = service.cli(&["undrain"]).expect_success();
+    assert!(none.starts_with("not drained"), "{none}");
 }
 
 /// Has entries, and says what it was asked for.

@@ -2,7 +2,9 @@
 
 mod operations;
 
-pub use operations::{LogsArgs, RestartArgs, ServiceArgs, StartArgs, StopArgs};
+pub use operations::{
+    DrainArgs, LogsArgs, RestartArgs, RunningArgs, ServiceArgs, StartArgs, StopArgs, UndrainArgs,
+};
 
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
@@ -80,6 +82,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Restart the service as systemctl would: no request is lost, idle connections stay
     Restart(RestartArgs),
+    /// Take the service out of load balancers' rotation: /readyz says 503, serving goes on
+    Drain(DrainArgs),
+    /// Back into rotation: the end of drain
+    Undrain(UndrainArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
     /// What gapless and the app say, from the journal

@@ -40,6 +40,13 @@ fn render(status: &Status) -> String {
             &format!("not in force: {}", printable(why)),
         ));
     }
+    if let Some(since) = status.drained_since_unix_seconds {
+        let since = minute(since);
+        lines.push(field(
+            "drained",
+            &format!("since {since}: /readyz says 503, serving goes on; the end: gapless undrain"),
+        ));
+    }
     if !status.listeners.is_empty() {
         lines.push(field("listening", &listeners(&status.listeners)));
     }
@@ -369,6 +376,7 @@ mod tests {
             limits_obstacle: None,
             limits_not_in_force: None,
             last_upgrade: None,
+            drained_since_unix_seconds: None,
             state_directory: None,
         }
     }
@@ -397,6 +405,7 @@ mod tests {
     fn what_is_wrong_stands_below_the_first_line() {
         let mut status = status();
         status.name = "shop".to_owned();
+        status.drained_since_unix_seconds = Some(1_786_000_000);
         status.limits_not_in_force = Some("no group".to_owned());
         status.healthy = false;
         status.summary = "g8 failed, nothing is live".to_owned();
@@ -416,6 +425,7 @@ mod tests {
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
   limits     not in force: no group
+  drained    since 2026-08-06 07:06 UTC: /readyz says 503, serving goes on; the end: gapless undrain
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
   front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB

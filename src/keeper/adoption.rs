@@ -5,6 +5,7 @@ use super::fronts::{Fronts, RememberedFront};
 use super::plan::{Moment, Plan};
 use super::reaper;
 use super::release::Release;
+use super::standing::Standing;
 use super::state::StateFile;
 use super::stored;
 use super::totals::Totals;
@@ -58,6 +59,9 @@ pub struct Remembered {
     /// What became of the newest request for a generation.
     #[serde(default)]
     pub last_outcome: Option<ReloadOutcome>,
+    /// What an operator told.
+    #[serde(default)]
+    pub standing: Standing,
     /// Why the limits of the newest generation are not in force.
     #[serde(default)]
     pub unlimited: Option<String>,

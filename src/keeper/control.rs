@@ -5,7 +5,7 @@
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
-use crate::api::{LevelInUse, Released, ReloadOutcome, Status, Step, UpgradeOutcome};
+use crate::api::{LevelInUse, Released, ReloadOutcome, Rotation, Status, Step, UpgradeOutcome};
 use crate::config;
 use crate::release::ReleaseId;
 use axum::Router;
@@ -49,6 +49,8 @@ pub enum Asked {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// `POST /deploy/ID`
     Deploy(ReleaseId, mpsc::Sender<Step>),
+    /// `POST /drain` and `POST /undrain`: whether `/readyz` is to say no.
+    Rotate(bool, oneshot::Sender<Rotation>),
     /// `POST /log-level/LEVEL`
     LogLevel(String, oneshot::Sender<LevelInUse>),
     /// `POST /upgrade`: become the installed binary.
@@ -130,6 +132,8 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .route("/deploy/{id}", post(deploy))
+        .route("/drain", post(drain))
+        .route("/undrain", post(undrain))
         .route("/log-level/{level}", post(log_level))
         .route("/upgrade", post(upgrade))
         .route("/upgrade/check", post(check_upgrade))
@@ -205,6 +209,14 @@ impl hyper::body::Body for Lines {
 
 async fn release(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::Release).await)
+}
+
+async fn drain(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, |answer| Asked::Rotate(true, answer)).await)
+}
+
+async fn undrain(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, |answer| Asked::Rotate(false, answer)).await)
 }
 
 async fn log_level(

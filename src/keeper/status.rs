@@ -86,6 +86,9 @@ impl Keeper {
             .plan
             .coming()
             .map(|coming| format!("; starting {}", coming.id));
+        let drained = self
+            .is_drained()
+            .then(|| "; drained, /readyz says 503".to_owned());
         let unlimited = self.unlimited.as_ref();
         let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));
         let draining = self.plan.generations().filter(|g| g.phase.is_draining());
@@ -96,6 +99,7 @@ impl Keeper {
             Some(serving),
             coming,
             draining,
+            drained,
             unlimited,
             self.failure(),
             self.death(),
@@ -103,6 +107,10 @@ impl Keeper {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.standing.drained_since_unix_seconds.is_some()
     }
 
     /// What went wrong with the newest request for a generation, if it did.
@@ -146,6 +154,7 @@ impl Keeper {
             },
             ready: match self.plan.aim() {
                 _ if is_stopping => Err("stopping"),
+                _ if self.is_drained() => Err("drained; gapless undrain ends it"),
                 Aim::Refuse => Err("the app is down, requests get 503"),
                 Aim::Hold if self.is_bare() => Err("nothing is deployed yet"),
                 Aim::Hold if !is_exchanging => Err("nothing is live yet, requests wait"),
@@ -189,6 +198,7 @@ impl Keeper {
                 .map(|error| error.to_string()),
             limits_not_in_force: self.unlimited.clone(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
+            drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
             state_directory: self.state_directory().map(Path::to_owned),
         }
     }

@@ -9,6 +9,7 @@ mod deploying;
 mod effects;
 mod reloading;
 mod rounds;
+mod standing;
 mod upgrading;
 
 use upgrading::Checked;
@@ -29,6 +30,7 @@ use super::output::OutputError;
 use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
+use super::standing::Standing;
 use super::state::StateFile;
 use super::stored;
 use super::upgrade::{IMAGE, Upgrade};
@@ -192,6 +194,8 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    /// What an operator told.
+    pub(super) standing: Standing,
     /// Why the limits of the newest generation are not in force.
     pub(super) unlimited: Option<String>,
     /// Dropped access log entries that were told of, and when.
@@ -332,6 +336,7 @@ impl Keeper {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
                 self.deploy(&id, steps);
             }
+            Asked::Rotate(is_drained, answer) => self.rotate(is_drained, answer),
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
                 drop(answer.send(LevelInUse {

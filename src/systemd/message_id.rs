@@ -169,8 +169,15 @@ pub const REQUEST: Message = Message {
     meaning: "a request has ended: an entry of the access log",
 };
 
+/// Load balancers are told no, or no longer, by command.
+pub const ROTATED: Message = Message {
+    name: "rotated",
+    id: "72387a45b62941c8b0db22646f2bdafc",
+    meaning: "the service was drained or undrained: what /readyz says changed by command",
+};
+
 /// All of them, in the order of the manual.
-pub const ALL: [Message; 26] = [
+pub const ALL: [Message; 27] = [
     STARTED,
     STOPPED,
     STOPPING,
@@ -197,6 +204,7 @@ pub const ALL: [Message; 26] = [
     LEVEL_CHANGED,
     ACCESS_DROPPED,
     REQUEST,
+    ROTATED,
 ];
 
 /// The kind of event that has this name.

@@ -79,6 +79,45 @@ pub struct RestartArgs {
     pub service: ServiceArgs,
 }
 
+/// `gapless drain`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Load balancers that ask /readyz send no more; requests that come all the same are served as before,
+and /healthz says how it is. It holds over a crash, a restart and an upgrade of gapless, until gapless
+undrain or a stop. Exit code 0 also when it was so before.
+
+Examples:
+  gapless drain && sleep 20 && sudo gapless stop
+  gapless drain shop")]
+pub struct DrainArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
+/// `gapless undrain`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gapless undrain
+  gapless undrain shop")]
+pub struct UndrainArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
+/// One that runs, also in the foreground, and how the answer is printed.
+#[derive(Debug, Args)]
+pub struct RunningArgs {
+    /// The instance; gapless, or the only one that runs in the foreground
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
+    /// What came of it, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// One service, and how the answer is printed.
 #[derive(Debug, Args)]
 pub struct ServiceArgs {

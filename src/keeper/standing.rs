@@ -1,0 +1,12 @@
+//! Standing orders: what an operator told, and what holds until the opposite is told. Kept with the
+//! state, so that no crash, restart or upgrade of the keeper forgets them; a stop ends them.
+
+use serde::{Deserialize, Serialize};
+
+/// See the module. The default: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Taken out of rotation, since this Unix time: `/readyz` says no, and serving goes on.
+    #[serde(default)]
+    pub drained_since_unix_seconds: Option<u64>,
+}
