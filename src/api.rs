@@ -2,6 +2,12 @@
 //!
 //! Shared by the keeper, which answers, and the command line, which asks as any client would.
 
+mod standing;
+
+pub use standing::{
+    HOLD_MAX, HoldOutcome, HoldStatus, HoldTimeError, HoldVerdict, Rotation, parse_hold,
+};
+
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -44,6 +50,9 @@ pub struct Status {
     /// `gapless drain` was told then: `/readyz` says 503, and serving goes on.
     #[serde(default)]
     pub drained_since_unix_seconds: Option<u64>,
+    /// `gapless hold` was told: new requests wait.
+    #[serde(default)]
+    pub hold: Option<HoldStatus>,
     /// What belongs to the app and outlives releases; what they share is in `shared` there.
     #[serde(default)]
     pub state_directory: Option<PathBuf>,
@@ -215,17 +224,6 @@ pub enum Verdict {
     ConfigInvalid,
     /// gapless is stopping.
     Stopping,
-}
-
-/// Answer to `POST /drain` and `POST /undrain`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rotation {
-    /// None: load balancers are told how it is.
-    pub drained_since_unix_seconds: Option<u64>,
-    /// It was otherwise before.
-    pub has_changed: bool,
-    /// Where load balancers ask `/readyz`; perhaps nowhere.
-    pub asked_at: Vec<String>,
 }
 
 /// Answer to `POST /log-level/LEVEL`.

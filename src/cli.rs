@@ -15,6 +15,7 @@ mod exec;
 mod exit;
 mod front;
 mod handover;
+mod hold;
 mod instance;
 mod log_level;
 mod logs;
@@ -32,8 +33,9 @@ mod upgrade;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
-    LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, RollbackArgs, RunArgs,
-    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs,
+    HoldArgs, LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, ResumeArgs,
+    RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs,
+    UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
@@ -196,6 +198,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Restart(args) => units::restart(&args.service),
         Command::Drain(args) => drain::run(&args.running),
         Command::Undrain(args) => drain::undo(&args.running),
+        Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
+        Command::Resume(args) => hold::resume(&args.running),
         Command::Logs(args) => logs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

@@ -13,10 +13,12 @@
 
 mod world;
 
+use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 use world::process::{self, Finished};
 use world::service::{SOON, Service, get};
-use world::version;
+use world::{alone, eventually, version};
 
 /// Runs gapless where this script is the only program there is.
 fn with_program(name: &str, script: &str, arguments: &[&str]) -> Finished {
@@ -137,6 +139,132 @@ fn drain_takes_it_out_of_rotation_over_a_crash_until_undrain_and_serving_goes_on
     assert_eq!(get(&admin, "/readyz").expect_ok(), "ok\n");
     let none = service.cli(&["undrain"]).expect_success();
     assert!(none.starts_with("not drained"), "{none}");
+}
+
+#[test]
+fn hold_and_resume_lose_nothing_and_close_nothing_through_reload_crash_and_respawn() {
+    let _alone = alone();
+    let mut service = Service::probe(&version("v1"), "settle = \"100ms\"", "");
+    let load = service.load(&["--idle", "50"]);
+    let none = service.cli(&["resume"]).expect_success();
+    assert!(none.starts_with("nothing was held"), "{none}");
+    // Each time, when it returns, no request is with the app, whatever happens meanwhile.
+    let meanwhile: [fn(&mut Service); 4] = [
+        |_| {},
+        |service| {
+            service.behave(&version("v2"));
+            service.reload().expect_success();
+        },
+        Service::kill_keeper,
+        |service| {
+            let worker = service.status().generations[0].workers[0].pid.unwrap();
+            assert!(process::end(worker, Signal::KILL));
+        },
+    ];
+    for happen in meanwhile {
+        let held = service.cli(&["hold"]).expect_success();
+        assert!(
+            held.starts_with("held: nothing is in flight after "),
+            "{held}"
+        );
+        happen(&mut service);
+        let asked = {
+            let address = service.address();
+            std::thread::spawn(move || get(&address, "/"))
+        };
+        let held = eventually("requests wait", SOON, || {
+            let status = service.try_status()?;
+            let front = status.fronts.last()?;
+            (front.held > 0 && front.in_flight == front.held).then_some(status)
+        });
+        assert!(held.hold.unwrap().is_quiet && held.healthy, "{held:#?}");
+        let said = service.cli(&["status"]).expect_success();
+        assert!(
+            said.contains("\n  on hold    new requests wait since "),
+            "{said}"
+        );
+        let resumed = service.cli(&["resume"]).expect_success();
+        assert!(
+            resumed.starts_with("resumed: requests go on after "),
+            "{resumed}"
+        );
+        assert_eq!(asked.join().unwrap().status, 200);
+        load.run_for(Duration::from_millis(500));
+    }
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    assert!(counted.versions.contains_key("v2"), "{counted:#?}");
+}
+
+#[test]
+fn a_hold_ends_by_itself_and_who_waits_longer_than_its_patience_gets_503() {
+    let more = "[http]\nhold = \"1s\"\nretry_after = \"7s\"";
+    let service = Service::probe(&version("v1"), "settle = \"100ms\"", more);
+    let held = service.cli(&["hold", "--for", "3s"]).expect_success();
+    assert!(
+        held.contains("longer than 1s ([http] hold) gets 503"),
+        "{held}"
+    );
+    let refused = service.get("/");
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("7"))
+    );
+    eventually("it ends by itself", SOON, || {
+        service.status().hold.is_none().then_some(())
+    });
+    assert_eq!(service.get("/").status, 200);
+    let wrong = service.cli(&["hold", "--for", "11min"]);
+    assert_eq!(
+        (wrong.code(), wrong.stderr.contains("10min")),
+        (2, true),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_hold_that_does_not_become_quiet_in_time_or_is_given_up_lets_requests_go_on() {
+    let service = Service::probe(&version("v1"), "settle = \"100ms\"", "");
+    let address = service.address();
+    let slow = std::thread::spawn(move || get(&address, "/slow?ms=4000"));
+    eventually("it is in flight", SOON, || {
+        (service.status().fronts[0].in_flight == 1).then_some(())
+    });
+    let late = service.cli(&["hold", "--for", "500ms"]);
+    assert_eq!(late.code(), 7, "{late}");
+    assert!(
+        late.stdout.contains("1 request was still in flight"),
+        "{late}"
+    );
+    assert_eq!(service.get("/").status, 200);
+    let mut given_up = service.command(&["hold", "--for", "1min", "gapless"]);
+    let mut given_up = given_up.spawn().unwrap();
+    eventually("it is on hold", SOON, || service.status().hold);
+    given_up.kill().unwrap();
+    given_up.wait().unwrap();
+    eventually("requests go on", SOON, || {
+        service.status().hold.is_none().then_some(())
+    });
+    assert_eq!(service.get("/").status, 200);
+    assert_eq!(slow.join().unwrap().status, 200);
+}
+
+#[test]
+fn a_hold_goes_on_over_the_end_of_the_keeper_that_was_asked() {
+    let mut service = Service::probe(&version("v1"), "settle = \"100ms\"", "");
+    let address = service.address();
+    let slow = std::thread::spawn(move || get(&address, "/slow?ms=3000"));
+    eventually("it is in flight", SOON, || {
+        (service.status().fronts[0].in_flight == 1).then_some(())
+    });
+    let held = service.begin_cli(&["hold", "--for", "1min"]);
+    eventually("it is on hold", SOON, || service.status().hold);
+    service.kill_keeper();
+    let held = held.join().unwrap().expect_success();
+    assert!(held.starts_with("held: nothing is in flight"), "{held}");
+    assert_eq!(slow.join().unwrap().status, 200);
+    assert!(service.status().hold.unwrap().is_quiet);
+    assert!(service.stop(SOON).success(), "a stop ends it");
 }
 
 /// Has entries, and says what it was asked for.

@@ -407,7 +407,12 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     container.kill("KILL", main);
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     next_keeper(container, main);
+    let held = container.sh("gapless hold --for 2min && gapless drain");
+    assert!(held.starts_with("held: nothing is in flight"), "{held}");
     container.sh("gapless restart");
+    let after = container.status();
+    assert!(after.hold.is_some() && after.drained_since_unix_seconds.is_some());
+    container.sh("gapless resume && gapless undrain");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     assert_eq!(admin_socket(container), socket);
     // By itself it cannot come back beside a service that runs; its old socket answers on.

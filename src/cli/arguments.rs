@@ -3,7 +3,8 @@
 mod operations;
 
 pub use operations::{
-    DrainArgs, LogsArgs, RestartArgs, RunningArgs, ServiceArgs, StartArgs, StopArgs, UndrainArgs,
+    DrainArgs, HoldArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs, StartArgs,
+    StopArgs, UndrainArgs,
 };
 
 use super::instance::InstanceName;
@@ -82,6 +83,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Restart the service as systemctl would: no request is lost, idle connections stay
     Restart(RestartArgs),
+    /// Let new requests wait, for a migration; returns when none is in flight any more
+    Hold(HoldArgs),
+    /// Let requests go on: the end of hold
+    Resume(ResumeArgs),
     /// Take the service out of load balancers' rotation: /readyz says 503, serving goes on
     Drain(DrainArgs),
     /// Back into rotation: the end of drain

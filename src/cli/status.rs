@@ -1,10 +1,12 @@
 //! `gapless status`: answers "is it fine?" in its first line, and the rest below.
 
 use super::client::{self, ANSWER_LIMIT};
+use super::hold::clock;
 use super::output::{printable, say};
 use super::{CliError, Exit, StatusArgs, instance};
 use crate::api::{
-    FrontStatus, GenerationStatus, ListenerStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
+    FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
+    WorkerStatus,
 };
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
@@ -39,6 +41,9 @@ fn render(status: &Status) -> String {
             "limits",
             &format!("not in force: {}", printable(why)),
         ));
+    }
+    if let Some(hold) = &status.hold {
+        lines.push(field("on hold", &on_hold(hold)));
     }
     if let Some(since) = status.drained_since_unix_seconds {
         let since = minute(since);
@@ -108,6 +113,21 @@ fn headline(status: &Status) -> String {
 
 fn field(name: &str, value: &str) -> String {
     format!("  {name:<9}  {value}")
+}
+
+fn on_hold(hold: &HoldStatus) -> String {
+    let (since, until) = (
+        clock(hold.since_unix_seconds),
+        clock(hold.until_unix_seconds),
+    );
+    let quiet = if hold.is_quiet {
+        "nothing is in flight"
+    } else {
+        "some are still in flight"
+    };
+    format!(
+        "new requests wait since {since}, until {until} at most; {quiet}; the end: gapless resume"
+    )
 }
 
 fn listeners(listeners: &[ListenerStatus]) -> String {
@@ -377,6 +397,7 @@ mod tests {
             limits_not_in_force: None,
             last_upgrade: None,
             drained_since_unix_seconds: None,
+            hold: None,
             state_directory: None,
         }
     }
@@ -406,6 +427,11 @@ mod tests {
         let mut status = status();
         status.name = "shop".to_owned();
         status.drained_since_unix_seconds = Some(1_786_000_000);
+        status.hold = Some(HoldStatus {
+            since_unix_seconds: 1_786_000_000,
+            until_unix_seconds: 1_786_000_010,
+            is_quiet: true,
+        });
         status.limits_not_in_force = Some("no group".to_owned());
         status.healthy = false;
         status.summary = "g8 failed, nothing is live".to_owned();
@@ -425,6 +451,7 @@ mod tests {
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
   limits     not in force: no group
+  on hold    new requests wait since 07:06:40 UTC, until 07:06:50 UTC at most; nothing is in flight; the end: gapless resume
   drained    since 2026-08-06 07:06 UTC: /readyz says 503, serving goes on; the end: gapless undrain
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h

@@ -89,6 +89,9 @@ impl Keeper {
         let drained = self
             .is_drained()
             .then(|| "; drained, /readyz says 503".to_owned());
+        let held = self.standing.pause.map(|_| {
+            "; new requests wait until gapless resume, or until its time is over".to_owned()
+        });
         let unlimited = self.unlimited.as_ref();
         let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));
         let draining = self.plan.generations().filter(|g| g.phase.is_draining());
@@ -100,6 +103,7 @@ impl Keeper {
             coming,
             draining,
             drained,
+            held,
             unlimited,
             self.failure(),
             self.death(),
@@ -199,6 +203,7 @@ impl Keeper {
             limits_not_in_force: self.unlimited.clone(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
             drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
+            hold: self.hold_status(),
             state_directory: self.state_directory().map(Path::to_owned),
         }
     }

@@ -7,6 +7,7 @@ mod adopting;
 mod birth;
 mod deploying;
 mod effects;
+mod pausing;
 mod reloading;
 mod rounds;
 mod standing;
@@ -16,6 +17,7 @@ use upgrading::Checked;
 
 pub use birth::run;
 
+use pausing::Quieting;
 use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
 use super::adoption::{self};
@@ -35,7 +37,7 @@ use super::state::StateFile;
 use super::stored;
 use super::upgrade::{IMAGE, Upgrade};
 use super::yard::Yard;
-use crate::api::{LevelInUse, Released, ReloadOutcome};
+use crate::api::{HoldVerdict, LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
 use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
@@ -196,6 +198,7 @@ pub(super) struct Keeper {
     pub(super) is_told_degraded: bool,
     /// What an operator told.
     pub(super) standing: Standing,
+    quieting: Vec<Quieting>,
     /// Why the limits of the newest generation are not in force.
     pub(super) unlimited: Option<String>,
     /// Dropped access log entries that were told of, and when.
@@ -259,6 +262,7 @@ impl Keeper {
             .chain(self.front_due)
             .chain(self.fronts.deadline())
             .chain(untold)
+            .chain(self.pause_deadline())
             .min()
     }
 
@@ -268,6 +272,7 @@ impl Keeper {
             self.bear_front();
         }
         self.fronts.cut_late(now());
+        self.pass_pause();
         self.events.push_back(Event::Tick);
     }
 
@@ -336,6 +341,8 @@ impl Keeper {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
                 self.deploy(&id, steps);
             }
+            Asked::Hold(limit, answer) => self.pause(limit, answer),
+            Asked::Resume(answer) => self.resume(answer),
             Asked::Rotate(is_drained, answer) => self.rotate(is_drained, answer),
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
@@ -368,6 +375,7 @@ impl Keeper {
         }
         self.stops += 1;
         self.give_up_upgrade("gapless is stopping");
+        self.end_pause(HoldVerdict::Stopping, "gapless is stopping");
         if self.stops > 1 {
             tracing::warn!("told to stop a second time, ending at once");
             self.events.push_back(Event::StopNow);

@@ -176,8 +176,21 @@ pub const ROTATED: Message = Message {
     meaning: "the service was drained or undrained: what /readyz says changed by command",
 };
 
+/// All new requests wait, by command.
+pub const HELD: Message = Message {
+    name: "held",
+    id: "c2e58a04339c43759436e00c60a046e4",
+    meaning: "new requests wait by command, for a time at most",
+};
+/// What was held by command goes on.
+pub const RESUMED: Message = Message {
+    name: "resumed",
+    id: "7eba1ac9740945c49b90a065786cb53d",
+    meaning: "requests that waited by command go on: by command, or since the time was over",
+};
+
 /// All of them, in the order of the manual.
-pub const ALL: [Message; 27] = [
+pub const ALL: [Message; 29] = [
     STARTED,
     STOPPED,
     STOPPING,
@@ -205,6 +218,8 @@ pub const ALL: [Message; 27] = [
     ACCESS_DROPPED,
     REQUEST,
     ROTATED,
+    HELD,
+    RESUMED,
 ];
 
 /// The kind of event that has this name.

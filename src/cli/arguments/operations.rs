@@ -4,6 +4,7 @@
 use crate::cli::instance::InstanceName;
 use crate::id::GenerationId;
 use clap::Args;
+use std::time::Duration;
 
 /// `gapless logs`
 #[derive(Debug, Args)]
@@ -77,6 +78,43 @@ pub struct RestartArgs {
     /// Which, and how it is told
     #[command(flatten)]
     pub service: ServiceArgs,
+}
+
+/// `gapless hold`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+New requests wait, those in flight finish; when none is left, this returns, and a migration can begin.
+A request waits as long as it always would for a live generation ([http] hold, 15s by default), then
+it gets 503 with Retry-After: a hold shorter than that loses nothing. Tunnels (WebSockets) go on, as
+does what runs in the app without a request. Deploys and reloads go on, too: requests wait for what is
+live at the end. The hold outlives a crash, a restart and an upgrade of gapless; a stop ends it.
+
+Exit code 0: nothing is in flight. 7: something still was when the time was over; requests go on.
+
+Examples:
+  gapless hold && bin/migrate; gapless resume
+  gapless hold --for 1min shop")]
+pub struct HoldArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub running: RunningArgs,
+    /// Requests go on by themselves after this time (30s, 5min), at most 10min
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = crate::api::parse_hold)]
+    pub time: Duration,
+}
+
+/// `gapless resume`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 0 also when nothing was held.
+
+Examples:
+  gapless resume
+  gapless resume shop")]
+pub struct ResumeArgs {
+    /// Which, and how it is told
+    #[command(flatten)]
+    pub running: RunningArgs,
 }
 
 /// `gapless drain`

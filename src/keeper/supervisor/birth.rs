@@ -160,6 +160,7 @@ impl Keeper {
             degraded: None,
             is_told_degraded: false,
             standing: Standing::default(),
+            quieting: Vec::new(),
             unlimited: None,
             dropped_told: (0, None),
             began: now,

@@ -41,6 +41,7 @@ impl Keeper {
             self.serve_target();
             self.find_drained();
             self.find_left();
+            self.find_quiet();
             self.tell_steps();
             self.tell_outcomes();
             self.find_arrived();
@@ -190,7 +191,9 @@ impl Keeper {
                 let plan = self.plan.generation(generation);
                 let serving = plan.map(Generation::serving).unwrap_or_default();
                 let crew = self.crews.get(&generation);
+                let is_paused = self.standing.pause.is_some();
                 let backends = crew
+                    .filter(|_| !is_paused)
                     .map(|crew| crew.backends(|slot| serving.contains(&slot)))
                     .unwrap_or_default();
                 Target::Live {
