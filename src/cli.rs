@@ -30,6 +30,7 @@ mod status;
 mod sweep;
 mod units;
 mod upgrade;
+mod watch;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,

@@ -267,6 +267,54 @@ fn a_hold_goes_on_over_the_end_of_the_keeper_that_was_asked() {
     assert!(service.stop(SOON).success(), "a stop ends it");
 }
 
+/// Ended by Ctrl-C once it has said all of this; its exit code.
+fn watched(service: &Service, arguments: &[&str], happens: &dyn Fn(), says: &[&str]) -> i32 {
+    let file = service.scratch.0.join("watched");
+    let mut command = service.command(arguments);
+    command.stdout(std::fs::File::create(&file).unwrap());
+    let mut watch = command.spawn().unwrap();
+    let said = || std::fs::read_to_string(&file).unwrap();
+    eventually("it has looked once", SOON, || {
+        said().contains("gapless").then_some(())
+    });
+    happens();
+    eventually("it says all", SOON, || {
+        let said = said();
+        says.iter().all(|part| said.contains(part)).then_some(())
+    });
+    assert!(process::signal(watch.id(), Signal::INT));
+    let ended = process::wait(&mut watch, SOON).unwrap();
+    assert!(!said().contains('\u{1b}'), "{}", said());
+    ended.code().unwrap()
+}
+
+#[test]
+fn status_watched_in_a_pipe_says_what_changes_and_ends_on_ctrl_c() {
+    let service = Service::probe(&version("v1"), "settle = \"100ms\"", "");
+    let reload = || drop(service.reload().expect_success());
+    let says = [
+        "healthy — g1 live",
+        "UTC  g2: live, release ",
+        "UTC  g1: no longer\n",
+    ];
+    assert_eq!(
+        watched(&service, &["status", "-w", "gapless"], &reload, &says),
+        0
+    );
+    let fail = || {
+        service.behave(&version("bad").with("EXIT_BEFORE_READY", "1"));
+        assert_eq!(service.reload().code(), 6);
+    };
+    let json = ["status", "-w", "--json", "gapless"];
+    let code = watched(
+        &service,
+        &json,
+        &fail,
+        &["\n{\"name\":\"gapless\"", "\"healthy\":false"],
+    );
+    assert_eq!(code, 1, "as it was last seen");
+}
+
 /// Has entries, and says what it was asked for.
 const JOURNALCTL: &str = r#"case "$*" in *--quiet*) echo entry;; *) echo "$*";; esac"#;
 

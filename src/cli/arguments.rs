@@ -295,10 +295,11 @@ pub struct ReleasesArgs {
 /// `gapless status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: healthy. 1: not healthy. 3: not running.
+Exit code 0: healthy. 1: not healthy. 3: not running. With --watch, as it was last seen.
 
 Examples:
   gapless status
+  gapless status -w                      each second; in a pipe, what changes
   gapless status --json | jq .requests.lost")]
 pub struct StatusArgs {
     /// The instance; gapless, or the only one that runs in the foreground
@@ -307,6 +308,9 @@ pub struct StatusArgs {
     /// Everything, for programs
     #[arg(long)]
     pub json: bool,
+    /// Look again each second, until Ctrl-C; in a pipe, a line for each change
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// `gapless check`

@@ -3,7 +3,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::hold::clock;
 use super::output::{printable, say};
-use super::{CliError, Exit, StatusArgs, instance};
+use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
     FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
     WorkerStatus,
@@ -16,6 +16,9 @@ use jiff::Timestamp;
 /// Asks once.
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
+    if args.watch {
+        return watch::run(&instance, args.json);
+    }
     let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT))?;
     let status: Status = answer.read()?;
     if args.json {
@@ -24,14 +27,18 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     } else {
         say(&render(&status));
     }
-    Ok(if status.healthy {
+    Ok(exit(&status))
+}
+
+pub(super) fn exit(status: &Status) -> Exit {
+    if status.healthy {
         Exit::Done
     } else {
         Exit::Failed
-    })
+    }
 }
 
-fn render(status: &Status) -> String {
+pub(super) fn render(status: &Status) -> String {
     let mut lines = vec![headline(status)];
     if !status.healthy && !status.summary.is_empty() {
         lines.push(field("because", &printable(&status.summary)));
@@ -115,7 +122,7 @@ fn field(name: &str, value: &str) -> String {
     format!("  {name:<9}  {value}")
 }
 
-fn on_hold(hold: &HoldStatus) -> String {
+pub(super) fn on_hold(hold: &HoldStatus) -> String {
     let (since, until) = (
         clock(hold.since_unix_seconds),
         clock(hold.until_unix_seconds),

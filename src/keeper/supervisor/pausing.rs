@@ -129,9 +129,11 @@ impl Keeper {
     pub(in crate::keeper) fn hold_status(&self) -> Option<HoldStatus> {
         let pause = self.standing.pause?;
         let now = now();
+        let left = (pause.until - now).as_millis().div_ceil(1000);
         Some(HoldStatus {
             since_unix_seconds: unix_seconds().saturating_sub((now - pause.since).as_secs()),
-            until_unix_seconds: unix_seconds().saturating_add((pause.until - now).as_secs()),
+            until_unix_seconds: unix_seconds()
+                .saturating_add(u64::try_from(left).unwrap_or(u64::MAX)),
             is_quiet: self.fronts.is_quiet(),
         })
     }
