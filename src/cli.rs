@@ -16,6 +16,7 @@ mod exit;
 mod front;
 mod handover;
 mod hold;
+mod init;
 mod instance;
 mod log_level;
 mod logs;
@@ -34,13 +35,14 @@ mod watch;
 
 pub use arguments::{
     AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
-    HoldArgs, LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, ResumeArgs,
+    HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ReleasesArgs, ReloadArgs, RestartArgs, ResumeArgs,
     RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs,
     UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
 pub use exit::Exit;
+pub use init::InitError;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
     system_directory,
@@ -121,6 +123,9 @@ pub enum CliError {
     /// Nothing was deployed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// No configuration was written.
+    #[error(transparent)]
+    Init(#[from] InitError),
     /// There is nothing to read in the journal.
     #[error(transparent)]
     Logs(#[from] LogsError),
@@ -147,6 +152,7 @@ impl CliError {
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
             CliError::Deploy(error) => error.exit(),
+            CliError::Init(error) => error.exit(),
             CliError::Logs(error) => error.exit(),
             CliError::Units(error) => error.exit(),
         }
@@ -202,6 +208,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
         Command::Resume(args) => hold::resume(&args.running),
         Command::Logs(args) => logs::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),

@@ -15,10 +15,11 @@ mod world;
 
 use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 use world::process::{self, Finished};
 use world::service::{SOON, Service, get};
-use world::{alone, eventually, version};
+use world::{Scratch, alone, eventually, gapless, version};
 
 /// Runs gapless where this script is the only program there is.
 fn with_program(name: &str, script: &str, arguments: &[&str]) -> Finished {
@@ -313,6 +314,42 @@ fn status_watched_in_a_pipe_says_what_changes_and_ends_on_ctrl_c() {
         &["\n{\"name\":\"gapless\"", "\"healthy\":false"],
     );
     assert_eq!(code, 1, "as it was last seen");
+}
+
+#[test]
+fn init_writes_what_run_and_check_understand_and_never_overwrites() {
+    let scratch = Scratch::new();
+    let gapless = |arguments: &[&str]| {
+        let mut command = Command::new(gapless());
+        command.args(arguments).current_dir(&scratch.0);
+        process::run(command, SOON)
+    };
+    let nothing = gapless(&["init"]);
+    assert_eq!(nothing.code(), 5, "{nothing}");
+    assert!(nothing.stderr.contains("Procfile"), "{nothing}");
+    scratch.write("Procfile", "web: python3 -m http.server \"$PORT\"\n");
+    let written = gapless(&["init"]).expect_success();
+    assert!(
+        written.contains("by web: in the Procfile: /bin/sh -c exec python3"),
+        "{written}"
+    );
+    let file = scratch.0.join("gapless.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains(r#"command = ["/bin/sh", "-c", "exec python3 -m http.server \"$PORT\""]"#)
+    );
+    gapless(&["check", "gapless.toml"]).expect_success();
+    let again = gapless(&["init", "."]);
+    assert_eq!(
+        (again.code(), again.stderr.contains("stays as it is")),
+        (1, true)
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    std::fs::remove_file(&file).unwrap();
+    let json = gapless(&["init", "--json"]).expect_success();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["command"][0], "/bin/sh");
+    assert_eq!(gapless(&["init", "nowhere"]).code(), 2);
 }
 
 /// Has entries, and says what it was asked for.

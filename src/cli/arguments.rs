@@ -3,8 +3,8 @@
 mod operations;
 
 pub use operations::{
-    DrainArgs, HoldArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs, StartArgs,
-    StopArgs, UndrainArgs,
+    DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
+    StartArgs, StopArgs, UndrainArgs,
 };
 
 use super::instance::InstanceName;
@@ -95,6 +95,8 @@ pub enum Command {
     Status(StatusArgs),
     /// What gapless and the app say, from the journal
     Logs(LogsArgs),
+    /// Write the smallest gapless.toml for the app in a directory
+    Init(InitArgs),
     /// Check a configuration before it hurts
     Check(CheckArgs),
     /// Log more, or less, from now until the next reload

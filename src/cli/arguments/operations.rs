@@ -4,6 +4,7 @@
 use crate::cli::instance::InstanceName;
 use crate::id::GenerationId;
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// `gapless logs`
@@ -115,6 +116,25 @@ pub struct ResumeArgs {
     /// Which, and how it is told
     #[command(flatten)]
     pub running: RunningArgs,
+}
+
+/// `gapless init`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is there says how it is run, as with gapless deploy: Procfile (web:), one jar, an Elixir release
+or bin/server, one ELF program, package.json (bun or npm), a Python venv with gunicorn or uvicorn,
+config.ru. A gapless.toml that is there stays as it is. Exit code 5: nothing says how to run it.
+
+Examples:
+  gapless init && gapless run
+  gapless init ./myapp && sudo gapless deploy ./myapp")]
+pub struct InitArgs {
+    /// Where the app is
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// What was found and written, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless drain`
