@@ -50,6 +50,9 @@ pub struct Status {
     /// `gapless drain` was told then: `/readyz` says 503, and serving goes on.
     #[serde(default)]
     pub drained_since_unix_seconds: Option<u64>,
+    /// What was served since the live generation became live; none while nothing is.
+    #[serde(default)]
+    pub served_live: Option<ServedLive>,
     /// `gapless hold` was told: new requests wait.
     #[serde(default)]
     pub hold: Option<HoldStatus>,
@@ -155,6 +158,17 @@ pub struct RequestTotals {
     pub held: u64,
     /// Unix time from which this counts.
     pub since_unix_seconds: u64,
+}
+
+/// Requests since a generation became live, those of an older one that was still finishing included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedLive {
+    /// Which.
+    pub generation: GenerationId,
+    /// All.
+    pub requests: u64,
+    /// Answered with 5xx, or not to the end.
+    pub failed: u64,
 }
 
 /// What became of a generation that was to be live. Answer to `POST /reload`.

@@ -6,6 +6,7 @@
 
 mod adopt_check;
 mod arguments;
+mod bake;
 mod check;
 mod client;
 mod completions;

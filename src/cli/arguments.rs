@@ -240,12 +240,14 @@ Procfile (web:), one jar, an Elixir release or bin/server, one ELF program, pack
 a Python venv with gunicorn or uvicorn, config.ru.
 
 Returns when it is decided: 0, the release is live; 5, nothing was started; 6, the release did not
-become live, and the old one serves as before; 8, somebody else deploys.
+become live, and the old one serves as before, or, with --bake, serves again; 8, somebody else
+deploys.
 
 Examples:
   sudo gapless deploy ./myapp
   sudo gapless deploy target/app.jar --name shop
   sudo gapless deploy . -- bin/server --quiet
+  sudo gapless deploy ./myapp --bake 60s
   tar c . | ssh HOST sudo gapless deploy -")]
 pub struct DeployArgs {
     /// What to deploy; - reads standard input
@@ -257,6 +259,9 @@ pub struct DeployArgs {
     /// Name of the release, instead of the date and a number
     #[arg(long, value_name = "ID")]
     pub release: Option<ReleaseId>,
+    /// Watch it for so long once it serves (60s, 5min), and go back if it fails more than the one before
+    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    pub bake: Option<Duration>,
     /// Program and arguments, relative to the release
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,

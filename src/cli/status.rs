@@ -404,6 +404,7 @@ mod tests {
             limits_not_in_force: None,
             last_upgrade: None,
             drained_since_unix_seconds: None,
+            served_live: None,
             hold: None,
             state_directory: None,
         }

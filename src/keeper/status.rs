@@ -203,6 +203,14 @@ impl Keeper {
             limits_not_in_force: self.unlimited.clone(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
             drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
+            served_live: self
+                .milestone
+                .filter(|it| {
+                    self.plan
+                        .live()
+                        .is_some_and(|live| live.id == it.generation)
+                })
+                .map(|it| it.since(&self.fronts.counters())),
             hold: self.hold_status(),
             state_directory: self.state_directory().map(Path::to_owned),
         }

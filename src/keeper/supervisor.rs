@@ -35,6 +35,7 @@ use super::release::Release;
 use super::standing::Standing;
 use super::state::StateFile;
 use super::stored;
+use super::totals::Milestone;
 use super::upgrade::{IMAGE, Upgrade};
 use super::yard::Yard;
 use crate::api::{HoldVerdict, LevelInUse, Released, ReloadOutcome};
@@ -196,6 +197,8 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    /// When the newest live generation became live.
+    pub(super) milestone: Option<Milestone>,
     /// What an operator told.
     pub(super) standing: Standing,
     quieting: Vec<Quieting>,

@@ -159,6 +159,7 @@ impl Keeper {
             admin,
             degraded: None,
             is_told_degraded: false,
+            milestone: None,
             standing: Standing::default(),
             quieting: Vec::new(),
             unlimited: None,
