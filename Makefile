@@ -3,8 +3,11 @@
 CARGO ?= cargo
 PORT ?= 8888
 DESTDIR ?=
-PREFIX ?= /usr
+prefix ?= /usr
+PREFIX ?= $(prefix)
 ZSHDIR ?= share/zsh/site-functions
+# Where packages put the variables of the service: etc/sysconfig in rpms.
+DEFAULTS ?= etc/default
 # Empty: with the debug symbols, which packages put apart.
 STRIP ?= --strip
 
@@ -66,29 +69,36 @@ deb: build ## the Debian package, and the one with its debug symbols, in dist/
 rpm: build ## the rpm package, and the one with its debug symbols, in dist/
 	@packaging/rpm.sh
 
-install: ## all that there is, below DESTDIR; after make build
+install: ## all that there is, below DESTDIR and prefix=/usr; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
 	install $(STRIP) -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
 	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
 		gapless-admin.socket gapless-admin@.socket; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
+	sed -i 's|/usr/bin/gapless|$(PREFIX)/bin/gapless|' $(DESTDIR)$(PREFIX)/lib/systemd/system/gapless*.service
 	install -D -m 0644 units/gapless.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gapless.conf
 	install -D -m 0644 units/gapless.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gapless.conf
-	install -D -m 0644 packaging/man/gapless.1 $(DESTDIR)$(PREFIX)/share/man/man1/gapless.1
-	install -D -m 0644 packaging/man/gapless.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/gapless.toml.5
+	for section in 1 5 7 8; do \
+		install -D -m 0644 packaging/man/*.$$section -t $(DESTDIR)$(PREFIX)/share/man/man$$section || exit; \
+	done
+	target/release/gapless manual $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 0644 packaging/gapless.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-gapless.preset
 	install -D -m 0644 packaging/gapless.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/gapless.catalog
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)$(PREFIX)/share/doc/gapless/gapless.toml
+	install -D -m 0644 examples/procfile/* -t $(DESTDIR)$(PREFIX)/share/doc/gapless/examples/procfile
+	install -D -m 0644 packaging/container/Containerfile -t $(DESTDIR)$(PREFIX)/share/doc/gapless/examples
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/$(ZSHDIR)
 	target/release/gapless completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gapless
 	target/release/gapless completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gapless.fish
 	target/release/gapless completions zsh >$(DESTDIR)$(PREFIX)/$(ZSHDIR)/_gapless
 
-# Only for packages: the configuration, and what their scripts call.
+# Only for packages: the configuration, and what their scripts and needrestart call.
 install-package:
 	install -D -m 0644 packaging/gapless.toml $(DESTDIR)/etc/gapless/gapless.toml
+	install -D -m 0644 packaging/gapless.default $(DESTDIR)/$(DEFAULTS)/gapless
+	install -D -m 0644 packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/gapless.conf
 	install -D -m 0755 packaging/maintain $(DESTDIR)$(PREFIX)/lib/gapless/maintain
 
 clean: ## remove what was built (not the cached base trees of the tests)

@@ -2,6 +2,12 @@
 //!
 //! Shared by the keeper, which answers, and the command line, which asks as any client would.
 
+mod standing;
+
+pub use standing::{
+    HOLD_MAX, HoldOutcome, HoldStatus, HoldTimeError, HoldVerdict, Rotation, parse_hold,
+};
+
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -41,6 +47,15 @@ pub struct Status {
     /// The newest upgrade, if there was one.
     #[serde(default)]
     pub last_upgrade: Option<UpgradeOutcome>,
+    /// `gapless drain` was told then: `/readyz` says 503, and serving goes on.
+    #[serde(default)]
+    pub drained_since_unix_seconds: Option<u64>,
+    /// What was served since the live generation became live; none while nothing is.
+    #[serde(default)]
+    pub served_live: Option<ServedLive>,
+    /// `gapless hold` was told: new requests wait.
+    #[serde(default)]
+    pub hold: Option<HoldStatus>,
     /// What belongs to the app and outlives releases; what they share is in `shared` there.
     #[serde(default)]
     pub state_directory: Option<PathBuf>,
@@ -146,6 +161,17 @@ pub struct RequestTotals {
     pub held: u64,
     /// Unix time from which this counts.
     pub since_unix_seconds: u64,
+}
+
+/// Requests since a generation became live, those of an older one that was still finishing included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedLive {
+    /// Which.
+    pub generation: GenerationId,
+    /// All.
+    pub requests: u64,
+    /// Answered with 5xx, or not to the end.
+    pub failed: u64,
 }
 
 /// What became of a generation that was to be live. Answer to `POST /reload`.

@@ -6,16 +6,22 @@
 
 mod adopt_check;
 mod arguments;
+mod bake;
 mod check;
 mod client;
 mod completions;
 mod deploy;
+mod drain;
 mod exec;
 mod exit;
 mod front;
 mod handover;
+mod hold;
+mod init;
 mod instance;
 mod log_level;
+mod logs;
+mod manual;
 mod output;
 mod progress;
 mod releases;
@@ -25,20 +31,26 @@ mod run;
 mod serve;
 mod status;
 mod sweep;
+mod units;
 mod upgrade;
+mod watch;
 
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, HandoverArgs,
-    LogLevelArgs, ReleasesArgs, ReloadArgs, RollbackArgs, RunArgs, ServeArgs, StatusArgs,
-    SweepArgs, UpgradeArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
+    HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs, ReloadArgs, RestartArgs,
+    ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs,
+    UndrainArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
 pub use exit::Exit;
+pub use init::InitError;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
     system_directory,
 };
+pub use logs::LogsError;
+pub use units::UnitsError;
 
 use crate::config::ConfigError;
 use crate::exec::relay;
@@ -113,6 +125,15 @@ pub enum CliError {
     /// Nothing was deployed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// No configuration was written.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// There is nothing to read in the journal.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+    /// systemctl did not do it.
+    #[error(transparent)]
+    Units(#[from] UnitsError),
 }
 
 impl CliError {
@@ -133,6 +154,9 @@ impl CliError {
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
             CliError::Deploy(error) => error.exit(),
+            CliError::Init(error) => error.exit(),
+            CliError::Logs(error) => error.exit(),
+            CliError::Units(error) => error.exit(),
         }
     }
 }
@@ -140,6 +164,16 @@ impl CliError {
 /// The grammar of the command line, for manuals and completions.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// The grammar without what only units and gapless itself call: nobody should be offered that.
+fn visible() -> clap::Command {
+    let whole = command();
+    let subcommands = whole.get_subcommands().filter(|it| !it.is_hide_set());
+    clap::Command::new("gapless")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommands(subcommands.cloned())
 }
 
 /// Parses the arguments, runs the command, and says the truth in the exit code.
@@ -178,11 +212,21 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Rollback(args) => rollback::run(&args),
         Command::Releases(args) => releases::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Start(args) => units::start(&args.service),
+        Command::Stop(args) => units::stop(&args.service),
+        Command::Restart(args) => units::restart(&args.service),
+        Command::Drain(args) => drain::run(&args.running),
+        Command::Undrain(args) => drain::undo(&args.running),
+        Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
+        Command::Resume(args) => hold::resume(&args.running),
+        Command::Logs(args) => logs::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::AdoptCheck(args) => adopt_check::run(&args),
         Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Manual(args) => manual::run(&args),
         Command::Front => front::run(),
         Command::Handover(args) => handover::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -29,6 +29,7 @@ pub mod process;
 pub mod reaper;
 pub mod release;
 pub mod spawn;
+pub mod standing;
 pub mod state;
 pub mod status;
 pub mod stored;

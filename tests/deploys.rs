@@ -185,6 +185,53 @@ fn deploys_and_rollbacks_under_load_lose_nothing() {
 }
 
 #[test]
+fn a_release_that_fails_while_it_is_watched_is_taken_back() {
+    let site = Site::bare();
+    site.deploy("v1").expect_success();
+    let address = site.service.address();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let asking = std::thread::spawn(move || {
+        let pause = Duration::from_millis(20);
+        while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            get(&address, "/");
+        }
+    });
+    let bake = |version: &str, time: &str, more: &str| {
+        let app = site.app(version, "");
+        let mut file = fs::OpenOptions::new();
+        let file = file.append(true).open(app.join("gapless.toml"));
+        file.unwrap().write_all(more.as_bytes()).unwrap();
+        let app = app.to_str().unwrap();
+        site.cli(&["deploy", app, "--release", version, "--bake", time])
+    };
+    let good = bake("v2", "2s", "").expect_success();
+    let baked = good.lines().last().unwrap();
+    assert!(baked.starts_with("  baked     0 of "), "{good}");
+    let bad = bake("v3", "50s", "PROBE_STATUS = \"500\"\n");
+    assert_eq!(bad.code(), 6, "{bad}");
+    for part in [
+        "  failing   ",
+        "(100.0 %), 0 crashes",
+        "before: 0 of ",
+        "going back to v2",
+    ] {
+        assert!(bad.stdout.contains(part), "{part}: {bad}");
+    }
+    let last = bad.stdout.lines().last().unwrap();
+    assert!(last.starts_with("v3 was taken back: "), "{bad}");
+    assert_eq!(
+        (site.version(), site.current()),
+        ("v2".into(), Some("v2".into()))
+    );
+    let dying = bake("v4", "50s", "PROBE_SEGV_AFTER_MS = \"1500\"\n");
+    assert_eq!(dying.code(), 6, "{dying}");
+    assert!(dying.stdout.contains("1 crash"), "{dying}");
+    assert_eq!(site.version(), "v2");
+    drop(stop);
+    asking.join().unwrap();
+}
+
+#[test]
 fn a_release_that_does_not_start_never_serves_and_is_marked() {
     let site = Site::bare();
     site.deploy("v1").expect_success();

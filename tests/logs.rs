@@ -453,6 +453,13 @@ fn events_carry_their_message_ids() {
         event(message, &[g1]);
     }
     event(message_id::LIVE, &[("GAPLESS_GENERATION", "g2")]);
+    service.cli(&["drain"]).expect_success();
+    event(message_id::ROTATED, &[]);
+    service.cli(&["hold"]).expect_success();
+    event(message_id::HELD, &[("GAPLESS_LIMIT_S", "10.0")]);
+    service.cli(&["resume"]).expect_success();
+    let resumed = event(message_id::RESUMED, &[("GAPLESS_WHY", "by command")]);
+    assert!(resumed["MESSAGE"].starts_with("requests go on after "));
 
     service.behave(&version("bad").with("EXIT_BEFORE_READY", "1"));
     assert_eq!(service.reload().code(), 6);

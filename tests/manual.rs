@@ -142,18 +142,67 @@ fn every_exit_code_is_in_the_manual() {
     }
 }
 
+/// The pages of all commands, as `make install` has them written.
+fn pages_of_commands(directory: &Path) {
+    let written = Command::new(env!("CARGO_BIN_EXE_gapless"))
+        .arg("manual")
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(written.status.success(), "{written:?}");
+}
+
+#[test]
+fn every_visible_command_has_a_page_with_what_its_help_says() {
+    let directory = Directory::new("pages");
+    pages_of_commands(&directory.0);
+    let grammar = gapless::cli::command();
+    let mut commands = 0;
+    for command in grammar.get_subcommands().filter(|it| !it.is_hide_set()) {
+        let name = command.get_name();
+        let file = directory.0.join(format!("gapless-{name}.1"));
+        let page = std::fs::read_to_string(file).unwrap();
+        let page = page.replace("\\-", "-").replace("\\*(Aq", "'");
+        let about = command.get_about().unwrap().to_string();
+        assert!(page.contains(&about), "{name}: {about}\n{page}");
+        let help = command.get_after_help().map(ToString::to_string);
+        let mut said: Vec<_> = help.iter().flat_map(|it| it.lines()).collect();
+        said.retain(|line| !line.ends_with("Examples:"));
+        let arguments = command.get_arguments().filter_map(clap::Arg::get_help);
+        let arguments: Vec<_> = arguments.map(ToString::to_string).collect();
+        said.extend(arguments.iter().map(String::as_str));
+        for line in said {
+            assert!(page.contains(line.trim()), "{name}: {line}\n{page}");
+        }
+        for exit in Exit::ALL {
+            assert!(page.contains(exit.meaning()), "{name}: {page}");
+        }
+        commands += 1;
+    }
+    assert_eq!(pages_in(&directory.0).len(), commands);
+}
+
+fn pages_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).collect()
+}
+
 /// The first of these linters that is installed has nothing to say.
 #[test]
 fn the_manuals_are_well_formed() {
-    for page in ["man/gapless.1", "man/gapless.toml.5"] {
-        let page = packaged(page);
+    let directory = Directory::new("lint");
+    pages_of_commands(&directory.0);
+    let mut pages = pages_in(&packaged("man"));
+    pages.extend(pages_in(&directory.0));
+    for page in pages {
         let mandoc = Command::new("mandoc")
             .args(["-Tlint", "-Wwarning"])
             .arg(&page)
             .output();
         let groff = || {
             Command::new("groff")
-                .args(["-ww", "-mdoc", "-Tutf8"])
+                .args(["-ww", "-mandoc", "-Tutf8", "-z"])
                 .arg(&page)
                 .output()
         };
@@ -161,12 +210,36 @@ fn the_manuals_are_well_formed() {
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let linted = String::from_utf8_lossy(&output.stdout);
-                assert!(output.status.success() && said.is_empty(), "{said}{linted}");
+                let is_silent = said.is_empty() && linted.is_empty();
+                assert!(output.status.success() && is_silent, "{said}{linted}");
             }
             Err(error) => {
                 let skipped = format!("SKIPPED: neither mandoc nor groff is here: {error}\n");
                 std::io::stderr().write_all(skipped.as_bytes()).unwrap();
             }
+        }
+    }
+}
+
+/// The shipped units, and what no drop-in may change.
+#[test]
+fn the_manual_of_the_units_names_each_of_them_and_what_holds_a_restart_together() {
+    let manual = text_of("man/gapless.service.8");
+    let units = packaged("../units");
+    for unit in pages_in(&units) {
+        let name = unit.file_name().unwrap().to_str().unwrap();
+        let is_unit = name.ends_with(".service") || name.ends_with(".socket");
+        let name = name.replace('@', "@NAME");
+        let named = manual.contains(&format!(".Nm {name}"));
+        assert!(!is_unit || named, "{name} is not in gapless.service.8");
+    }
+    let (_, kept) = manual.split_once("should stay as they are:").unwrap();
+    let (kept, _) = kept.split_once(".Sh ").unwrap();
+    let settings = kept.split_whitespace().filter(|word| word.ends_with('='));
+    for setting in settings {
+        for unit in ["gapless.service", "gapless@.service"] {
+            let text = std::fs::read_to_string(units.join(unit)).unwrap();
+            assert!(text.contains(&format!("\n{setting}")), "{unit}: {setting}");
         }
     }
 }

@@ -18,8 +18,14 @@ mod build;
 mod deb;
 #[path = "packages/files.rs"]
 mod files;
+#[path = "packages/image.rs"]
+mod image;
 #[path = "packages/installed.rs"]
 mod installed;
+#[path = "packages/restarts.rs"]
+mod restarts;
 #[path = "packages/rpm.rs"]
 mod rpm;
+#[path = "packages/runtimes.rs"]
+mod runtimes;
 mod world;

@@ -125,6 +125,8 @@ fn it_serves_reloads_and_stops_cleanly_on_ctrl_c() {
 fn it_becomes_the_installed_gapless_and_the_app_goes_on() {
     let mut foreground = Foreground::start();
     let before = foreground.status().unwrap();
+    let held = foreground.cli(&["hold", "--for", "5min"]);
+    assert_eq!(held.code(), 0, "{held}");
     for _ in 0..2 {
         let upgrade = foreground.cli(&["upgrade"]);
         assert_eq!(upgrade.code(), 0, "{upgrade}\n{}", foreground.log());
@@ -134,6 +136,8 @@ fn it_becomes_the_installed_gapless_and_the_app_goes_on() {
     assert_eq!((after.pid, after.healthy), (foreground.main.id(), true));
     let app = |status: &Status| status.generations[0].workers[0].pid;
     assert_eq!(app(&after), app(&before));
+    assert!(after.hold.is_some(), "that goes on, too");
+    assert_eq!(foreground.cli(&["resume"]).code(), 0);
     let page = get(&foreground.address("http"), "/");
     assert!(page.expect_ok().contains("gapless"));
     let ready = get(&foreground.address("admin"), "/readyz");

@@ -409,7 +409,12 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     container.kill("KILL", main);
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     next_keeper(container, main);
-    container.systemctl("restart gapless.service");
+    let held = container.sh("gapless hold --for 2min && gapless drain");
+    assert!(held.starts_with("held: nothing is in flight"), "{held}");
+    container.sh("gapless restart");
+    let after = container.status();
+    assert!(after.hold.is_some() && after.drained_since_unix_seconds.is_some());
+    container.sh("gapless resume && gapless undrain");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     assert_eq!(admin_socket(container), socket);
     // By itself it cannot come back beside a service that runs; its old socket answers on.
@@ -421,6 +426,23 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     assert_ne!(admin_socket(container), socket);
     // It goes with the port of the app, and comes back with it.
     container.systemctl("restart gapless.socket");
+    assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    // All sockets stop with the service: none of them starts it again.
+    container.sh("gapless stop");
+    for port in ["8888", "8889"] {
+        let refused = container.try_sh(&format!(
+            "python3 -c 'import socket, sys; \
+             sys.exit(socket.socket().connect_ex((\"127.0.0.1\", {port})))'"
+        ));
+        assert_eq!(
+            refused.code(),
+            rustix::io::Errno::CONNREFUSED.raw_os_error(),
+            "{refused}"
+        );
+    }
+    assert_eq!(container.property("ActiveState"), "inactive");
+    container.sh("gapless start");
+    assert_eq!(the_version(container), "v1");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     container.reboot();
     assert_eq!(the_version(container), "v1");
@@ -569,6 +591,11 @@ fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     assert!(environment.contains("GAPLESS_GENERATION="), "{environment}");
     let user = container.sh(&format!("ps -o user= -p {}", container.worker_pids()[0]));
     assert_eq!(user.trim(), "gapless");
+    let own = container.sh("gapless logs -g 1 -n all");
+    assert!(own.contains("the app says hello"), "{own}");
+    assert!(own.contains("g1 is live"), "{own}");
+    let none = container.try_sh("gapless logs -g 99");
+    assert_eq!(none.code(), 1, "{none}");
     assert_eq!(
         container.sh("stat -c %U:%G /run/gapless").trim(),
         "gapless:gapless"

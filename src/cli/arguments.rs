@@ -1,5 +1,12 @@
 //! The grammar of the command line, with its help texts.
 
+mod operations;
+
+pub use operations::{
+    DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
+    StartArgs, StopArgs, UndrainArgs,
+};
+
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
 use crate::release::ReleaseId;
@@ -32,7 +39,8 @@ Exit codes:
   7  out of time; gapless status shows what became of it
   8  another deploy is at work; its holder is named
 
-Manuals: gapless(1), gapless.toml(5)";
+Manuals: gapless(1), gapless-deploy(1) and so on for each command, gapless.toml(5), gapless(7),
+gapless.service(8)";
 
 /// Serves a web app behind a socket of systemd's, and loses no request while the app, or gapless
 /// itself, is replaced.
@@ -70,8 +78,26 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Replace gapless itself by its installed binary, without touching the app
     Upgrade(UpgradeArgs),
+    /// Start the sockets and the service, as systemctl would
+    Start(StartArgs),
+    /// Finish the requests under way, then stop the service and its sockets, as systemctl would
+    Stop(StopArgs),
+    /// Restart the service as systemctl would: no request is lost, idle connections stay
+    Restart(RestartArgs),
+    /// Let new requests wait, for a migration; returns when none is in flight any more
+    Hold(HoldArgs),
+    /// Let requests go on: the end of hold
+    Resume(ResumeArgs),
+    /// Take the service out of load balancers' rotation: /readyz says 503, serving goes on
+    Drain(DrainArgs),
+    /// Back into rotation: the end of drain
+    Undrain(UndrainArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
+    /// What gapless and the app say, from the journal
+    Logs(LogsArgs),
+    /// Write the smallest gapless.toml for the app in a directory
+    Init(InitArgs),
     /// Check a configuration before it hurts
     Check(CheckArgs),
     /// Log more, or less, from now until the next reload
@@ -79,6 +105,9 @@ pub enum Command {
     /// What a shell completes after `gapless` (the packages install it)
     #[command(hide = true)]
     Completions(CompletionsArgs),
+    /// Write a manual page for each command (the packages install them)
+    #[command(hide = true)]
+    Manual(ManualArgs),
     /// Serve HTTP for a keeper (started by gapless itself)
     #[command(hide = true)]
     Front,
@@ -215,12 +244,14 @@ Procfile (web:), one jar, an Elixir release or bin/server, one ELF program, pack
 a Python venv with gunicorn or uvicorn, config.ru.
 
 Returns when it is decided: 0, the release is live; 5, nothing was started; 6, the release did not
-become live, and the old one serves as before; 8, somebody else deploys.
+become live, and the old one serves as before, or, with --bake, serves again; 8, somebody else
+deploys.
 
 Examples:
   sudo gapless deploy ./myapp
   sudo gapless deploy target/app.jar --name shop
   sudo gapless deploy . -- bin/server --quiet
+  sudo gapless deploy ./myapp --bake 60s
   tar c . | ssh HOST sudo gapless deploy -")]
 pub struct DeployArgs {
     /// What to deploy; - reads standard input
@@ -232,6 +263,9 @@ pub struct DeployArgs {
     /// Name of the release, instead of the date and a number
     #[arg(long, value_name = "ID")]
     pub release: Option<ReleaseId>,
+    /// Watch it for so long once it serves (60s, 5min), and go back if it fails more than the one before
+    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    pub bake: Option<Duration>,
     /// Program and arguments, relative to the release
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -257,7 +291,9 @@ pub struct RollbackArgs {
 /// `gapless releases`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Newest first. Examples:
+Newest first.
+
+Examples:
   gapless releases
   gapless releases --name shop --json | jq -r '.releases[].id'")]
 pub struct ReleasesArgs {
@@ -272,10 +308,11 @@ pub struct ReleasesArgs {
 /// `gapless status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: healthy. 1: not healthy. 3: not running.
+Exit code 0: healthy. 1: not healthy. 3: not running. With --watch, as it was last seen.
 
 Examples:
   gapless status
+  gapless status -w                      each second; in a pipe, what changes
   gapless status --json | jq .requests.lost")]
 pub struct StatusArgs {
     /// The instance; gapless, or the only one that runs in the foreground
@@ -284,6 +321,9 @@ pub struct StatusArgs {
     /// Everything, for programs
     #[arg(long)]
     pub json: bool,
+    /// Look again each second, until Ctrl-C; in a pipe, a line for each change
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// `gapless check`
@@ -323,6 +363,14 @@ pub struct CompletionsArgs {
     /// For which shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
+}
+
+/// `gapless manual`
+#[derive(Debug, Args)]
+pub struct ManualArgs {
+    /// Where to: share/man/man1
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// `gapless handover`

@@ -2,12 +2,16 @@
 //!
 //! Never waits without a limit, but for an answer whose limits the keeper itself keeps (a reload).
 
+mod lines;
+
+pub(super) use lines::follow;
+
 use super::Exit;
 use super::instance::{Instance, start_command};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::PathBuf;
@@ -142,72 +146,6 @@ pub(super) fn ask(
     runtime()?.block_on(ask_async(instance, method, path, limit))
 }
 
-/// An answer that grows: one line after the other.
-pub(super) struct Lines {
-    what: String,
-    runtime: Runtime,
-    /// The connection ends with it.
-    _sender: SendRequest<Empty<Bytes>>,
-    body: Incoming,
-    rest: Vec<u8>,
-}
-
-/// Asks once, without a limit for the answer: the keeper's own hold.
-pub(super) fn follow(instance: &Instance, path: &str) -> Result<Lines, ClientError> {
-    let runtime = runtime()?;
-    let what = format!("{} {path}", Method::POST);
-    let (sender, response) = runtime.block_on(async {
-        let stream = connect(instance, &what, CONNECT_LIMIT).await?;
-        let broken = |source| ClientError::Broken {
-            what: what.clone(),
-            source,
-        };
-        begin(stream, path).await.map_err(broken)
-    })?;
-    let status = response.status();
-    let mut lines = Lines {
-        what: what.clone(),
-        runtime,
-        _sender: sender,
-        body: response.into_body(),
-        rest: Vec::new(),
-    };
-    if status.is_success() {
-        return Ok(lines);
-    }
-    let body = lines.next()?.unwrap_or_default();
-    Err(ClientError::Refused { what, status, body })
-}
-
-async fn begin(
-    stream: UnixStream,
-    path: &str,
-) -> Result<(SendRequest<Empty<Bytes>>, Response<Incoming>), Broken> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // An error shows where the answer is read.
-    tokio::spawn(connection);
-    let response = sender.send_request(request(Method::POST, path)?).await?;
-    Ok((sender, response))
-}
-
-impl Lines {
-    /// Blocks until there is one; none at the end.
-    pub fn next(&mut self) -> Result<Option<String>, ClientError> {
-        let Self {
-            runtime,
-            body,
-            rest,
-            what,
-            ..
-        } = self;
-        let line = runtime.block_on(next_line(body, rest));
-        line.map_err(|source| ClientError::Broken {
-            what: what.clone(),
-            source,
-        })
-    }
-}
-
 /// Blocks until somebody answers again, at most for a while.
 pub(super) fn wait_until_back(instance: &Instance) -> Result<(), ClientError> {
     let ask = || ask_async(instance, Method::GET, "/status", Some(ANSWER_LIMIT));
@@ -222,22 +160,6 @@ pub(super) fn wait_until_back(instance: &Instance) -> Result<(), ClientError> {
         what: "GET /status".to_owned(),
         limit: BACK_LIMIT,
     })
-}
-
-async fn next_line(body: &mut Incoming, rest: &mut Vec<u8>) -> Result<Option<String>, Broken> {
-    loop {
-        if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
-        }
-        if rest.len() > ANSWER_BYTES_MAX {
-            return Err("a line without an end".into());
-        }
-        match body.frame().await {
-            Some(frame) => rest.extend_from_slice(&frame?.into_data().unwrap_or_default()),
-            None => return Ok(None),
-        }
-    }
 }
 
 /// For commands that ask more than once.
@@ -362,130 +284,4 @@ async fn exchange(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixListener;
-    use std::path::Path;
-
-    /// A keeper that says one thing to the first who asks; what it was asked comes back.
-    fn keeper(test: &str, says: &'static str) -> (Instance, std::thread::JoinHandle<String>) {
-        keeper_after(0, test, says)
-    }
-
-    /// The same, but so many are cut off before.
-    fn keeper_after(
-        cut_off: usize,
-        test: &str,
-        says: &'static str,
-    ) -> (Instance, std::thread::JoinHandle<String>) {
-        let name = format!("gapless-client-{}-{test}.sock", std::process::id());
-        let socket = std::env::temp_dir().join(name);
-        let listener = UnixListener::bind(&socket).unwrap();
-        let path = socket.clone();
-        let thread = std::thread::spawn(move || {
-            for _ in 0..cut_off {
-                drop(listener.accept().unwrap());
-            }
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).unwrap();
-            stream.write_all(says.as_bytes()).unwrap();
-            if says.is_empty() {
-                // Holds on until the client gives up.
-                stream.read_to_end(&mut Vec::new()).unwrap();
-            }
-            std::fs::remove_file(path).unwrap();
-            String::from_utf8_lossy(&asked[..length]).into_owned()
-        });
-        (
-            Instance {
-                name: "test".parse().unwrap(),
-                socket,
-            },
-            thread,
-        )
-    }
-
-    fn instance(socket: &Path) -> Instance {
-        Instance {
-            name: "shop".parse().unwrap(),
-            socket: socket.to_owned(),
-        }
-    }
-
-    #[test]
-    fn an_answer_is_read_whole() {
-        let (instance, keeper) = keeper("whole", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42");
-        let answer = ask(&instance, Method::POST, "/reload", None).unwrap();
-        assert_eq!(answer.read::<u32>().unwrap(), 42);
-        assert!(
-            keeper
-                .join()
-                .unwrap()
-                .starts_with("POST /reload HTTP/1.1\r\n")
-        );
-    }
-
-    #[test]
-    fn no_answer_in_time_exits_with_7() {
-        let (instance, keeper) = keeper("slow", "");
-        let limit = Some(Duration::from_millis(50));
-        let error = ask(&instance, Method::POST, "/reload", limit).unwrap_err();
-        assert_eq!(error.to_string(), "no answer to POST /reload within 50ms");
-        assert_eq!(error.exit(), Exit::TimedOut);
-        keeper.join().unwrap();
-    }
-
-    #[test]
-    fn a_connection_that_ends_early_is_said() {
-        let (instance, keeper) = keeper("early", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n4");
-        let error = ask(&instance, Method::POST, "/reload", Some(ANSWER_LIMIT)).unwrap_err();
-        assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
-        keeper.join().unwrap();
-    }
-
-    #[test]
-    fn what_changes_nothing_is_asked_again_when_the_connection_breaks() {
-        let says = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n4";
-        let (instance, keeper) = keeper_after(1, "again", says);
-        let answer = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap();
-        assert_eq!(answer.read::<u8>().unwrap(), 4);
-        keeper.join().unwrap();
-    }
-
-    #[test]
-    fn an_answer_that_is_not_understood_is_shown() {
-        let says = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops";
-        let (instance, keeper) = keeper("odd", says);
-        let answer = ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap();
-        let error = answer.read::<u32>().unwrap_err();
-        let expected = "GET /status was answered with 500 Internal Server Error: oops";
-        assert_eq!(error.to_string(), expected);
-        keeper.join().unwrap();
-    }
-
-    #[test]
-    fn no_socket_exits_with_3_and_says_how_to_start() {
-        let missing = instance(Path::new("/nonexistent/control.sock"));
-        let error = ask(&missing, Method::GET, "/status", Some(ANSWER_LIMIT)).unwrap_err();
-        assert_eq!(error.exit(), Exit::NotRunning);
-        assert!(
-            error
-                .to_string()
-                .contains("systemctl start gapless@shop.socket"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_socket_that_is_not_for_us_exits_with_4() {
-        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = refused_connection(&instance(Path::new("/run/x")), denied);
-        assert_eq!(error.exit(), Exit::NotAllowed);
-        assert!(
-            error.to_string().contains("sudo usermod -aG gapless"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! `gapless completions SHELL`: what the packages install for shells, from the grammar itself.
 
 use super::output::say;
-use super::{CompletionsArgs, Exit, command};
+use super::{CompletionsArgs, Exit, visible};
 use clap_complete::Shell;
 
 pub(super) fn run(args: &CompletionsArgs) -> Exit {
@@ -13,16 +13,6 @@ fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut visible(), "gapless", &mut script);
     String::from_utf8_lossy(&script).into_owned()
-}
-
-/// The grammar without what only units and gapless itself call: nobody should be offered that.
-fn visible() -> clap::Command {
-    let whole = command();
-    let subcommands = whole.get_subcommands().filter(|it| !it.is_hide_set());
-    clap::Command::new("gapless")
-        .version(env!("CARGO_PKG_VERSION"))
-        .disable_help_subcommand(true)
-        .subcommands(subcommands.cloned())
 }
 
 #[cfg(test)]

@@ -132,6 +132,7 @@ pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
         store,
         verb: "deploy",
         keep,
+        bake: args.bake,
         began,
         before,
     };

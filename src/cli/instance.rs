@@ -43,6 +43,11 @@ impl InstanceName {
             format!("gapless@{}.service", self.0)
         }
     }
+
+    /// The systemd socket that clients of this instance connect to.
+    pub fn socket_unit(&self) -> String {
+        self.unit().replace(".service", ".socket")
+    }
 }
 
 impl Default for InstanceName {
@@ -208,6 +213,14 @@ pub enum FindError {
     },
 }
 
+/// Only systemd's services have units and a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{0} runs in the foreground, its log is in its terminal, and Ctrl-C there ends it; a service \
+     is meant by its name: gapless, or NAME of gapless@NAME.service"
+)]
+pub struct InForeground(InstanceName);
+
 impl FindError {
     pub(super) fn exit(&self) -> Exit {
         match self {
@@ -219,7 +232,7 @@ impl FindError {
 
 /// How to start an instance.
 pub(super) fn start_command(name: &InstanceName) -> String {
-    let socket = name.unit().replace(".service", ".socket");
+    let socket = name.socket_unit();
     if name.as_str() == DEFAULT {
         format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
     } else {
@@ -238,6 +251,18 @@ fn list(names: &[InstanceName]) -> String {
 /// The instance of this name; without a name, gapless.service, else the only foreground one.
 pub(super) fn find(name: Option<&InstanceName>) -> Result<Instance, FindError> {
     find_in(name, &Places::of_this_process())
+}
+
+/// The service of this name, whether it runs or not. Without a name, gapless.service; unless there is
+/// only one in the foreground, which is what other commands would mean.
+pub(super) fn service(name: Option<&InstanceName>) -> Result<InstanceName, InForeground> {
+    let places = Places::of_this_process();
+    match find_in(name, &places) {
+        Ok(found) if !found.socket.starts_with(places.service(&found.name)) => {
+            Err(InForeground(found.name))
+        }
+        Ok(_) | Err(_) => Ok(name.cloned().unwrap_or_default()),
+    }
 }
 
 fn find_in(name: Option<&InstanceName>, places: &Places) -> Result<Instance, FindError> {

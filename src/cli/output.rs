@@ -5,12 +5,49 @@
 
 use crate::config::Look;
 use anstream::{AutoStream, ColorChoice};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Writes a text and ends its line, on standard output.
 pub(super) fn say(text: &str) {
+    tolerate(try_say(text));
+}
+
+/// The same, for who goes on as long as somebody reads.
+pub(super) fn try_say(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    tolerate(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+}
+
+/// Somebody looks on, and what was written can be written over.
+pub(super) fn is_screen() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stdout().is_terminal() && !is_dumb
+}
+
+/// Writes a text over what is on the screen. Where colours are not wanted, the cursor moves all the
+/// same.
+pub(super) fn redraw(text: &str) -> io::Result<()> {
+    let text = match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
+        ColorChoice::Auto | ColorChoice::AlwaysAnsi | ColorChoice::Always => text.to_owned(),
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(frame(&text).as_bytes())?;
+    stdout.flush()
+}
+
+/// Home; every line with what is right of it cleared; the rest cleared. So nothing flickers.
+fn frame(text: &str) -> String {
+    let lines = text.replace('\n', "\x1b[K\n");
+    format!("\x1b[H{lines}\x1b[K\n\x1b[J")
+}
+
+/// Writes a value as one line of JSON, on standard output.
+pub(super) fn say_json<T: serde::Serialize>(value: &T) {
+    match serde_json::to_string(value) {
+        Ok(text) => say(&text),
+        Err(error) => complain(&format!("gapless: cannot write JSON: {error}")),
+    }
 }
 
 /// Writes a text and ends its line, on standard error.
@@ -45,6 +82,11 @@ pub(super) fn printable(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_leaves_nothing_of_the_one_before() {
+        assert_eq!(frame("a\nb"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
 
     #[test]
     fn an_apps_line_cannot_move_the_cursor() {

@@ -6,7 +6,7 @@ use super::deploy::DeployError;
 use super::instance::{Instance, InstanceName};
 use super::output::{printable, say};
 use super::status::{grouped, memory};
-use super::{CliError, ClientError, Exit, reload};
+use super::{CliError, ClientError, Exit, bake, reload};
 use crate::api::{ReloadOutcome, Status, Step, Verdict};
 use crate::id::GenerationId;
 use crate::release::{Lock, ReleaseId, State, Store};
@@ -26,6 +26,8 @@ pub(super) struct Site {
     pub verb: &'static str,
     /// Releases that stay.
     pub keep: u32,
+    /// To be watched for so long once it serves.
+    pub bake: Option<Duration>,
     /// When it began, for the last line.
     pub began: Instant,
     /// Lost requests and all, before.
@@ -60,7 +62,7 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
         last: Instant::now(),
         ended: None,
     };
-    match story.follow() {
+    let exit = match story.follow() {
         Err(
             CliError::Client(ClientError::Broken { .. }) | CliError::Deploy(DeployError::Undecided),
         ) => {
@@ -71,9 +73,13 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
             );
             client::wait_until_back(&site.instance)?;
             story.last = Instant::now();
-            story.follow()
+            story.follow()?
         }
-        ended => ended,
+        ended => ended?,
+    };
+    match (site.bake, story.lock.take()) {
+        (Some(time), Some(lock)) if exit == Exit::Done => bake::watch(site, id, time, lock),
+        _ => Ok(exit),
     }
 }
 
@@ -173,8 +179,10 @@ impl Story<'_> {
             took,
         );
         self.make_room();
-        // What is left is to wait for requests; that keeps nobody else from deploying.
-        self.lock = None;
+        // What is left is to wait for requests; that keeps nobody else from deploying. A bake does.
+        if self.site.bake.is_none() {
+            self.lock = None;
+        }
         Ok(Exit::Done)
     }
 

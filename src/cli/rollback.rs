@@ -23,6 +23,7 @@ pub(super) fn run(args: &RollbackArgs) -> Result<Exit, CliError> {
         verb: "rollback",
         // What a deploy made room for is enough.
         keep: u32::MAX,
+        bake: None,
         began,
         before,
     };

@@ -1,10 +1,12 @@
 //! `gapless status`: answers "is it fine?" in its first line, and the rest below.
 
 use super::client::{self, ANSWER_LIMIT};
+use super::hold::clock;
 use super::output::{printable, say};
-use super::{CliError, Exit, StatusArgs, instance};
+use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
-    FrontStatus, GenerationStatus, ListenerStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
+    FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
+    WorkerStatus,
 };
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
@@ -14,6 +16,9 @@ use jiff::Timestamp;
 /// Asks once.
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
+    if args.watch {
+        return watch::run(&instance, args.json);
+    }
     let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT))?;
     let status: Status = answer.read()?;
     if args.json {
@@ -22,14 +27,18 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     } else {
         say(&render(&status));
     }
-    Ok(if status.healthy {
+    Ok(exit(&status))
+}
+
+pub(super) fn exit(status: &Status) -> Exit {
+    if status.healthy {
         Exit::Done
     } else {
         Exit::Failed
-    })
+    }
 }
 
-fn render(status: &Status) -> String {
+pub(super) fn render(status: &Status) -> String {
     let mut lines = vec![headline(status)];
     if !status.healthy && !status.summary.is_empty() {
         lines.push(field("because", &printable(&status.summary)));
@@ -38,6 +47,16 @@ fn render(status: &Status) -> String {
         lines.push(field(
             "limits",
             &format!("not in force: {}", printable(why)),
+        ));
+    }
+    if let Some(hold) = &status.hold {
+        lines.push(field("on hold", &on_hold(hold)));
+    }
+    if let Some(since) = status.drained_since_unix_seconds {
+        let since = minute(since);
+        lines.push(field(
+            "drained",
+            &format!("since {since}: /readyz says 503, serving goes on; the end: gapless undrain"),
         ));
     }
     if !status.listeners.is_empty() {
@@ -101,6 +120,21 @@ fn headline(status: &Status) -> String {
 
 fn field(name: &str, value: &str) -> String {
     format!("  {name:<9}  {value}")
+}
+
+pub(super) fn on_hold(hold: &HoldStatus) -> String {
+    let (since, until) = (
+        clock(hold.since_unix_seconds),
+        clock(hold.until_unix_seconds),
+    );
+    let quiet = if hold.is_quiet {
+        "nothing is in flight"
+    } else {
+        "some are still in flight"
+    };
+    format!(
+        "new requests wait since {since}, until {until} at most; {quiet}; the end: gapless resume"
+    )
 }
 
 fn listeners(listeners: &[ListenerStatus]) -> String {
@@ -370,6 +404,9 @@ mod tests {
             limits_obstacle: None,
             limits_not_in_force: None,
             last_upgrade: None,
+            drained_since_unix_seconds: None,
+            served_live: None,
+            hold: None,
             state_directory: None,
         }
     }
@@ -398,6 +435,12 @@ mod tests {
     fn what_is_wrong_stands_below_the_first_line() {
         let mut status = status();
         status.name = "shop".to_owned();
+        status.drained_since_unix_seconds = Some(1_786_000_000);
+        status.hold = Some(HoldStatus {
+            since_unix_seconds: 1_786_000_000,
+            until_unix_seconds: 1_786_000_010,
+            is_quiet: true,
+        });
         status.limits_not_in_force = Some("no group".to_owned());
         status.healthy = false;
         status.summary = "g8 failed, nothing is live".to_owned();
@@ -417,6 +460,8 @@ mod tests {
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
   limits     not in force: no group
+  on hold    new requests wait since 07:06:40 UTC, until 07:06:50 UTC at most; nothing is in flight; the end: gapless resume
+  drained    since 2026-08-06 07:06 UTC: /readyz says 503, serving goes on; the end: gapless undrain
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
   front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB

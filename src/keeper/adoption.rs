@@ -5,9 +5,10 @@ use super::fronts::{Fronts, RememberedFront};
 use super::plan::{Moment, Plan};
 use super::reaper;
 use super::release::Release;
+use super::standing::Standing;
 use super::state::StateFile;
 use super::stored;
-use super::totals::Totals;
+use super::totals::{Milestone, Totals};
 use super::upgrade::{IMAGE, Upgrade};
 use crate::api::ReloadOutcome;
 use crate::causes::chain;
@@ -62,6 +63,12 @@ pub struct Remembered {
     /// What became of the newest request for a generation.
     #[serde(default)]
     pub last_outcome: Option<ReloadOutcome>,
+    /// When the newest live generation became live.
+    #[serde(default)]
+    pub milestone: Option<Milestone>,
+    /// What an operator told.
+    #[serde(default)]
+    pub standing: Standing,
     /// Why the limits of the newest generation are not in force.
     #[serde(default)]
     pub unlimited: Option<String>,

@@ -5,7 +5,9 @@
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
-use crate::api::{LevelInUse, Released, ReloadOutcome, Status, Step, UpgradeOutcome};
+use crate::api::{
+    self, HoldOutcome, LevelInUse, Released, ReloadOutcome, Rotation, Status, Step, UpgradeOutcome,
+};
 use crate::config;
 use crate::release::ReleaseId;
 use axum::Router;
@@ -22,6 +24,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +52,12 @@ pub enum Asked {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// `POST /deploy/ID`
     Deploy(ReleaseId, mpsc::Sender<Step>),
+    /// `POST /hold/TIME`: new requests wait; answered when nothing is in flight any more.
+    Hold(Duration, oneshot::Sender<HoldOutcome>),
+    /// `POST /resume`
+    Resume(oneshot::Sender<HoldOutcome>),
+    /// `POST /drain` and `POST /undrain`: whether `/readyz` is to say no.
+    Rotate(bool, oneshot::Sender<Rotation>),
     /// `POST /log-level/LEVEL`
     LogLevel(String, oneshot::Sender<LevelInUse>),
     /// `POST /upgrade`: become the installed binary.
@@ -130,6 +139,10 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .route("/deploy/{id}", post(deploy))
+        .route("/hold/{time}", post(hold))
+        .route("/resume", post(resume))
+        .route("/drain", post(drain))
+        .route("/undrain", post(undrain))
         .route("/log-level/{level}", post(log_level))
         .route("/upgrade", post(upgrade))
         .route("/upgrade/check", post(check_upgrade))
@@ -205,6 +218,28 @@ impl hyper::body::Body for Lines {
 
 async fn release(State(outbox): State<Outbox>) -> Response {
     json(ask(&outbox, Asked::Release).await)
+}
+
+async fn hold(
+    State(outbox): State<Outbox>,
+    extract::Path(time): extract::Path<String>,
+) -> Response {
+    match api::parse_hold(&time) {
+        Ok(limit) => json(ask(&outbox, |answer| Asked::Hold(limit, answer)).await),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn resume(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, Asked::Resume).await)
+}
+
+async fn drain(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, |answer| Asked::Rotate(true, answer)).await)
+}
+
+async fn undrain(State(outbox): State<Outbox>) -> Response {
+    json(ask(&outbox, |answer| Asked::Rotate(false, answer)).await)
 }
 
 async fn log_level(

@@ -86,6 +86,12 @@ impl Keeper {
             .plan
             .coming()
             .map(|coming| format!("; starting {}", coming.id));
+        let drained = self
+            .is_drained()
+            .then(|| "; drained, /readyz says 503".to_owned());
+        let held = self.standing.pause.map(|_| {
+            "; new requests wait until gapless resume, or until its time is over".to_owned()
+        });
         let unlimited = self.unlimited.as_ref();
         let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));
         let draining = self.plan.generations().filter(|g| g.phase.is_draining());
@@ -96,6 +102,8 @@ impl Keeper {
             Some(serving),
             coming,
             draining,
+            drained,
+            held,
             unlimited,
             self.failure(),
             self.death(),
@@ -103,6 +111,10 @@ impl Keeper {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.standing.drained_since_unix_seconds.is_some()
     }
 
     /// What went wrong with the newest request for a generation, if it did.
@@ -146,6 +158,7 @@ impl Keeper {
             },
             ready: match self.plan.aim() {
                 _ if is_stopping => Err("stopping"),
+                _ if self.is_drained() => Err("drained; gapless undrain ends it"),
                 Aim::Refuse => Err("the app is down, requests get 503"),
                 Aim::Hold if self.is_bare() => Err("nothing is deployed yet"),
                 Aim::Hold if !is_exchanging => Err("nothing is live yet, requests wait"),
@@ -189,6 +202,16 @@ impl Keeper {
                 .map(|error| error.to_string()),
             limits_not_in_force: self.unlimited.clone(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
+            drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
+            served_live: self
+                .milestone
+                .filter(|it| {
+                    self.plan
+                        .live()
+                        .is_some_and(|live| live.id == it.generation)
+                })
+                .map(|it| it.since(&self.fronts.counters())),
+            hold: self.hold_status(),
             state_directory: self.state_directory().map(Path::to_owned),
         }
     }

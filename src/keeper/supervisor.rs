@@ -7,14 +7,17 @@ mod adopting;
 mod birth;
 mod deploying;
 mod effects;
+mod pausing;
 mod reloading;
 mod rounds;
+mod standing;
 mod upgrading;
 
 use upgrading::Checked;
 
 pub use birth::run;
 
+use pausing::Quieting;
 use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
 use super::adoption::{self};
@@ -29,11 +32,13 @@ use super::output::OutputError;
 use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
+use super::standing::Standing;
 use super::state::StateFile;
 use super::stored;
+use super::totals::Milestone;
 use super::upgrade::{IMAGE, Upgrade};
 use super::yard::Yard;
-use crate::api::{LevelInUse, Released, ReloadOutcome};
+use crate::api::{HoldVerdict, LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
 use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
@@ -193,6 +198,11 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    /// When the newest live generation became live.
+    pub(super) milestone: Option<Milestone>,
+    /// What an operator told.
+    pub(super) standing: Standing,
+    quieting: Vec<Quieting>,
     /// Why the limits of the newest generation are not in force.
     pub(super) unlimited: Option<String>,
     /// Dropped access log entries that were told of, and when.
@@ -256,6 +266,7 @@ impl Keeper {
             .chain(self.front_due)
             .chain(self.fronts.deadline())
             .chain(untold)
+            .chain(self.pause_deadline())
             .min()
     }
 
@@ -265,6 +276,7 @@ impl Keeper {
             self.bear_front();
         }
         self.fronts.cut_late(now());
+        self.pass_pause();
         self.events.push_back(Event::Tick);
     }
 
@@ -333,6 +345,9 @@ impl Keeper {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
                 self.deploy(&id, steps);
             }
+            Asked::Hold(limit, answer) => self.pause(limit, answer),
+            Asked::Resume(answer) => self.resume(answer),
+            Asked::Rotate(is_drained, answer) => self.rotate(is_drained, answer),
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
                 drop(answer.send(LevelInUse {
@@ -365,6 +380,7 @@ impl Keeper {
         }
         self.stops += 1;
         self.give_up_upgrade("gapless is stopping");
+        self.end_pause(HoldVerdict::Stopping, "gapless is stopping");
         if self.stops > 1 {
             tracing::warn!("told to stop a second time, ending at once");
             self.events.push_back(Event::StopNow);

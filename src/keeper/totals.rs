@@ -1,7 +1,8 @@
 //! Counters of all fronts together, living and dead.
 
 use super::death::Death;
-use crate::api::RequestTotals;
+use crate::api::{RequestTotals, ServedLive};
+use crate::id::GenerationId;
 use crate::link::{Counters, Histogram};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -113,6 +114,52 @@ impl Totals {
             retries: self.counters.retries,
             held: self.counters.held,
             since_unix_seconds: self.since_unix_seconds,
+        }
+    }
+}
+
+impl Totals {
+    /// Requests, and those of them that failed: answered with 5xx, or not to the end.
+    pub fn served(&self) -> (u64, u64) {
+        let unanswered = ["app_died_mid_response", FRONT_DIED]
+            .into_iter()
+            .filter_map(|cause| self.counters.lost.get(cause))
+            .sum::<u64>();
+        let [.., server_errors] = self.counters.responses;
+        (
+            self.requests().total,
+            server_errors.saturating_add(unanswered),
+        )
+    }
+}
+
+/// What all fronts had served when a generation became live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestone {
+    /// Which.
+    pub generation: GenerationId,
+    requests: u64,
+    failed: u64,
+}
+
+impl Milestone {
+    /// Now.
+    pub fn set(generation: GenerationId, totals: &Totals) -> Self {
+        let (requests, failed) = totals.served();
+        Self {
+            generation,
+            requests,
+            failed,
+        }
+    }
+
+    /// What was served since.
+    pub fn since(&self, totals: &Totals) -> ServedLive {
+        let (requests, failed) = totals.served();
+        ServedLive {
+            generation: self.generation,
+            requests: requests.saturating_sub(self.requests),
+            failed: failed.saturating_sub(self.failed),
         }
     }
 }

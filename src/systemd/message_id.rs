@@ -169,8 +169,28 @@ pub const REQUEST: Message = Message {
     meaning: "a request has ended: an entry of the access log",
 };
 
+/// Load balancers are told no, or no longer, by command.
+pub const ROTATED: Message = Message {
+    name: "rotated",
+    id: "72387a45b62941c8b0db22646f2bdafc",
+    meaning: "the service was drained or undrained: what /readyz says changed by command",
+};
+
+/// All new requests wait, by command.
+pub const HELD: Message = Message {
+    name: "held",
+    id: "c2e58a04339c43759436e00c60a046e4",
+    meaning: "new requests wait by command, for a time at most",
+};
+/// What was held by command goes on.
+pub const RESUMED: Message = Message {
+    name: "resumed",
+    id: "7eba1ac9740945c49b90a065786cb53d",
+    meaning: "requests that waited by command go on: by command, or since the time was over",
+};
+
 /// All of them, in the order of the manual.
-pub const ALL: [Message; 26] = [
+pub const ALL: [Message; 29] = [
     STARTED,
     STOPPED,
     STOPPING,
@@ -197,6 +217,9 @@ pub const ALL: [Message; 26] = [
     LEVEL_CHANGED,
     ACCESS_DROPPED,
     REQUEST,
+    ROTATED,
+    HELD,
+    RESUMED,
 ];
 
 /// The kind of event that has this name.

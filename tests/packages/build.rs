@@ -78,7 +78,8 @@ impl Format {
     }
 }
 
-fn build_binary() {
+/// `make build`, once.
+pub fn build_binary() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let mut make = Command::new("make");

@@ -6,13 +6,18 @@ use crate::installed::{
     the_journal_explains_our_events, the_units_please_systemd, upgrades_lose_nothing,
     without_an_app_it_says_what_to_do_next,
 };
+use crate::restarts::{
+    bring_needrestart, needrestart_after_a_new_libc_loses_nothing,
+    needrestart_restarts_nothing_after_an_upgrade,
+};
 use crate::world::container::{self, Container};
 use crate::world::{beside_others, skip};
+use std::collections::BTreeMap;
 
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -y --allow-downgrades";
 
 /// A container with both debs in /srv.
-fn with_debs(base: &str) -> Container {
+pub fn with_debs(base: &str) -> Container {
     let container = Container::boot_bare(base);
     for (name, deb) in ["this", "next"].into_iter().zip(debs()) {
         let path = format!("/srv/{name}.deb");
@@ -21,13 +26,20 @@ fn with_debs(base: &str) -> Container {
     container
 }
 
-fn apt(container: &Container, arguments: &str) -> String {
+pub fn apt(container: &Container, arguments: &str) -> String {
     container.sh(&format!("{APT} {arguments} 2>&1"))
 }
 
 fn is_upgraded_with_everybody_connected(base: &str) {
     let mut container = with_debs(base);
+    let has_needrestart = base == "trixie";
+    if has_needrestart {
+        bring_needrestart(&container);
+    }
+    let before = every_file(&container);
     apt(&container, "install /srv/this.deb");
+    expect_listening(&container);
+    container.reboot();
     expect_listening(&container);
     the_units_please_systemd(&container);
     without_an_app_it_says_what_to_do_next(&container);
@@ -40,16 +52,22 @@ fn is_upgraded_with_everybody_connected(base: &str) {
             &format!("{APT} install /srv/this.deb"),
         ],
     );
+    if has_needrestart {
+        let upgrade = format!("{APT} install /srv/next.deb");
+        needrestart_restarts_nothing_after_an_upgrade(&container, &upgrade);
+        needrestart_after_a_new_libc_loses_nothing(&container);
+    }
     the_journal_explains_our_events(&container);
     container.reboot();
     assert!(container.get("/echo").starts_with("v1"));
     assert!(container.get_from("8080", "/echo").starts_with("v1"));
-    a_removal_leaves_the_data_and_a_purge_nothing(&container);
+    a_removal_leaves_the_data_and_a_purge_nothing(&container, &before);
 }
 
-fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container) {
+fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container, before: &Files) {
     container.sh("echo mine >/var/lib/gapless/upload");
-    apt(container, "remove gapless");
+    let said = apt(container, "remove gapless");
+    assert!(said.contains("apt purge gapless deletes them"), "{said}");
     nothing_listens_or_runs(container);
     assert_eq!(container.sh("cat /var/lib/gapless/upload"), "mine\n");
     let config = container.sh("cat /etc/gapless/gapless.toml");
@@ -60,28 +78,86 @@ fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container) {
     forget_the_second_app(container);
     apt(container, "purge gapless");
     nothing_listens_or_runs(container);
-    let left = files_left(container);
+    let left = difference(before, &every_file(container));
     assert!(left.is_empty(), "{left:#?}");
 }
 
-/// All that is called gapless, but for what the test brought and the journal remembers.
-fn files_left(container: &Container) -> Vec<String> {
-    let found = container.sh(
-        "find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/log \\) -prune \
-         -o -name '*gapless*' -print; ls -d /run/gapless* 2>/dev/null || true",
-    );
-    let of_the_test = |line: &&str| line.ends_with(".service.d");
-    let left = found.lines().filter(|line| !of_the_test(line));
-    left.map(ToOwned::to_owned).collect()
+/// Kind, mode, owner, size and target of each; of those in /etc the digest, too.
+type Files = BTreeMap<String, String>;
+
+/// Each with its reason; "/x" stands for all below it.
+const NOT_COMPARED: [&str; 16] = [
+    // Of the kernel, or gone with the next boot.
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    // The apps and the packages of the tests.
+    "/srv",
+    // What happened stays known.
+    "/var/log",
+    // dpkg and apt remember what they did.
+    "/var/lib/dpkg",
+    "/var/lib/apt",
+    "/var/cache/apt",
+    "/var/cache/debconf/tmp.ci",
+    // systemd writes there at a boot: random seed, what is updated, caches, the private /tmp of others.
+    "/var/lib/systemd",
+    "/var/.updated",
+    "/etc/.updated",
+    "/etc/ld.so.cache",
+    "/var/tmp",
+];
+/// The users stay, as Debian has it: what belongs to them elsewhere must not become somebody else's.
+const USERS: [&str; 5] = ["passwd", "group", "shadow", "gshadow", ".pwd.lock"];
+
+fn every_file(container: &Container) -> Files {
+    let pruned = NOT_COMPARED
+        .map(|path| format!("-path {path}"))
+        .join(" -o ");
+    let found = container.sh(&format!(
+        "find / -xdev \\( {pruned} \\) -prune -o -type d -printf '%p\\t%y %m %u:%g\\n' \
+         -o -printf '%p\\t%y %m %u:%g %s %l\\n'; \
+         find /etc -type f -exec md5sum {{}} + | sed 's/^\\([^ ]*\\)  \\(.*\\)/\\2 content\\t\\1/'"
+    ));
+    let is_of_users = |path: &str| {
+        let name = path.strip_prefix("/etc/").unwrap_or_default();
+        USERS.iter().any(|user| name.starts_with(user))
+    };
+    let entries = found.lines().filter_map(|line| line.split_once('\t'));
+    let entries = entries.filter(|(path, _)| !is_of_users(path) && !is_excepted(path));
+    entries.map(|(path, is)| (path.into(), is.into())).collect()
+}
+
+/// Python, with which the tests ask, keeps what it has compiled.
+fn is_excepted(path: &str) -> bool {
+    path.contains("/__pycache__")
+        || NOT_COMPARED
+            .iter()
+            .any(|excepted| path.starts_with(excepted))
+}
+
+fn difference(before: &Files, after: &Files) -> Vec<String> {
+    let gone = before.iter().filter(|(path, _)| !after.contains_key(*path));
+    let gone = gone.map(|(path, is)| format!("gone: {path}: {is}"));
+    let came = after
+        .iter()
+        .filter(|(path, is)| before.get(*path) != Some(is));
+    let came = came.map(|(path, is)| format!("{path}: {:?} became {is}", before.get(path)));
+    gone.chain(came).collect()
 }
 
 /// Masked, disabled, preset and stopped units stay as they are wanted.
 fn respects_what_the_administrator_decided(base: &str) {
     let mut container = with_debs(base);
     container.systemctl("mask gapless.socket");
+    let before = every_file(&container);
     apt(&container, "install /srv/this.deb");
     nothing_listens_or_runs(&container);
     apt(&container, "purge gapless");
+    let left = difference(&before, &every_file(&container));
+    assert!(left.is_empty(), "{left:#?}");
     container.systemctl("unmask gapless.socket");
 
     let preset = "/etc/systemd/system-preset/10-local.preset";

@@ -1,10 +1,12 @@
 //! What the packages are made of: the same files every time, in the same bytes, and scripts that
 //! leave sockets alone.
 
-use crate::build::{DEB, Format, Package, RPM, ask, debs, rpms};
-use crate::world::{repository, skip};
+use crate::build::{DEB, Format, Package, RPM, ask, build_binary, debs, rpms, run};
+use crate::world::{Scratch, process, repository, skip};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap()
@@ -14,13 +16,22 @@ fn text(path: &str) -> String {
 fn expect_files(found: impl Iterator<Item = String>, list: &str) {
     let found: BTreeSet<_> = found.collect();
     let list = text(list);
-    let wanted: BTreeSet<_> = list
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(ToOwned::to_owned)
-        .collect();
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let wanted: BTreeSet<_> = lines.flat_map(for_each_command).collect();
     let differ: Vec<_> = found.symmetric_difference(&wanted).collect();
     assert!(differ.is_empty(), "{differ:#?}");
+}
+
+/// COMMAND in a line stands for each command that people call.
+fn for_each_command(line: &str) -> Vec<String> {
+    if !line.contains("COMMAND") {
+        return vec![line.to_owned()];
+    }
+    let grammar = gapless::cli::command();
+    let visible = grammar.get_subcommands().filter(|it| !it.is_hide_set());
+    visible
+        .map(|command| line.replace("COMMAND", command.get_name()))
+        .collect()
 }
 
 #[test]
@@ -137,7 +148,7 @@ fn the_binary_is_hardened() {
         .args(["--wide", "--file-header", "--segments", "--dynamic"])
         .arg(binary)
         .env("LC_ALL", "C.UTF-8");
-    let said = crate::build::run(&mut readelf);
+    let said = run(&mut readelf);
     assert!(said.contains("DYN (Position-Independent"), "{said}");
     assert!(
         said.contains("GNU_RELRO") && said.contains("BIND_NOW"),
@@ -145,6 +156,102 @@ fn the_binary_is_hardened() {
     );
     let stack = said.lines().find(|line| line.contains("GNU_STACK"));
     assert!(!stack.unwrap().contains("RWE"), "{said}");
+}
+
+/// For everyone else, below another prefix: the same files, and units that start that binary.
+#[test]
+fn make_install_puts_the_same_files_below_any_prefix() {
+    build_binary();
+    let tree = Scratch::new();
+    let mut make = Command::new("make");
+    make.arg("--directory").arg(repository("")).arg("install");
+    make.arg(format!("DESTDIR={}", tree.0.display()));
+    run(make.arg("prefix=/usr/local"));
+    let mut find = Command::new("find");
+    let listed = run(find.arg(&tree.0).args(["-type", "f", "-printf", "%M %P\n"]));
+    let found = listed.lines().filter(|line| !line.contains("/share/doc/"));
+    let found = found.map(|line| line.replace(' ', " root/root /"));
+    let found = found.map(|path| path.replace("/usr/local", "/usr"));
+    // What a package adds, or has elsewhere.
+    let of_packages = |line: &String| line.contains("/etc/") || line.contains("/maintain");
+    let list = text("tests/packages/rpm.files");
+    let wanted = list.lines().filter(|line| !line.starts_with('#'));
+    let wanted = wanted.flat_map(for_each_command);
+    let wanted = wanted.filter(|line| !line.contains("/doc/") && !line.contains("/licenses/"));
+    let wanted: BTreeSet<_> = wanted
+        .filter(|line| !of_packages(line))
+        .map(|line| line.trim_end_matches(".gz").to_owned())
+        .collect();
+    let found: BTreeSet<_> = found.collect();
+    let differ: Vec<_> = found.symmetric_difference(&wanted).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+    for unit in ["gapless.service", "gapless@.service"] {
+        let path = tree.0.join("usr/local/lib/systemd/system").join(unit);
+        let unit = std::fs::read_to_string(path).unwrap();
+        let starts = unit.matches("/usr/local/bin/gapless").count();
+        assert_eq!((starts, unit.matches("/usr/bin/gapless").count()), (4, 0));
+    }
+    let installed = tree.0.join("usr/local/bin/gapless");
+    assert!(ask_version(&installed).starts_with("gapless "));
+    let completions = tree
+        .0
+        .join("usr/local/share/bash-completion/completions/gapless");
+    run(Command::new("bash").arg("-n").arg(completions));
+}
+
+fn ask_version(program: &Path) -> String {
+    run(Command::new(program).arg("--version"))
+}
+
+/// The sources that the Containerfile copies are whole for cargo, and its Rust is the one wanted.
+#[test]
+fn the_containerfile_copies_what_a_build_needs() {
+    let containerfile = text("packaging/container/Containerfile");
+    let tree = Scratch::new();
+    let (build, _) = containerfile.split_once("\nFROM scratch").unwrap();
+    for line in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        let to = words.pop().unwrap();
+        for from in words {
+            let name = if to == "./" { from } else { to };
+            std::os::unix::fs::symlink(repository(from), tree.0.join(name)).unwrap();
+        }
+    }
+    let manifest = text("Cargo.toml");
+    let (_, rust) = manifest.split_once("\nrust-version = \"").unwrap();
+    let rust = rust.split('"').next().unwrap();
+    let image = format!("\nFROM docker.io/library/rust:{rust}-bookworm AS build\n");
+    assert!(build.contains(&image), "not {image}");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--offline", "--format-version=1"]);
+    let metadata = run(cargo.arg("--manifest-path").arg(tree.0.join("Cargo.toml")));
+    assert!(metadata.contains("\"probe-app\""), "{metadata}");
+    for page in ["packaging/man/gapless.1", "packaging/container/tree.sh"] {
+        assert!(tree.0.join(page).is_file(), "{page}");
+    }
+}
+
+/// As far as that goes without Guix: its Guile reads one expression after another, to the end.
+#[test]
+fn the_guix_package_is_whole_and_of_this_version() {
+    let definition = text("packaging/guix.scm");
+    let version = format!("(version \"{}\")", env!("CARGO_PKG_VERSION"));
+    assert!(definition.contains(&version), "not {version}");
+    // #~ and #$ are what Guix adds to the language.
+    let read = "(for-each (lambda (mark) (read-hash-extend mark (lambda (_ port) (read port)))) \
+                '(#\\~ #\\$)) \
+                (let next ((forms '())) (let ((form (read))) (if (eof-object? form) \
+                (write (map car (reverse forms))) (next (cons form forms)))))";
+    let file = repository("packaging/guix.scm");
+    let mut guile = Command::new("sh");
+    let script =
+        "command -v guile >/dev/null || exit 127; exec guile --no-auto-compile -c \"$1\" <\"$2\"";
+    guile.args(["-c", script, "sh", read]).arg(file);
+    let finished = process::run(guile, Duration::from_secs(30));
+    if finished.code() == 127 {
+        return skip("guile missing; apt-get install guile-3.0, as `make test` does");
+    }
+    assert_eq!(finished.expect_success(), "(use-modules package)");
 }
 
 /// The scripts of both formats only call `maintain`, where each case is a function.

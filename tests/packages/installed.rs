@@ -1,7 +1,8 @@
 //! What holds once a package is installed, whichever its format.
 
 use crate::world::container::Container;
-use crate::world::{probe_config, version};
+use crate::world::{probe_config, repository, version};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub fn is(container: &Container, question: &str, unit: &str) -> String {
@@ -20,6 +21,8 @@ pub fn expect_listening(container: &Container) {
 /// It starts the service, which says what is missing; the commands of the README then bring the app.
 pub fn without_an_app_it_says_what_to_do_next(container: &Container) {
     let next = "sudo gapless deploy ./myapp";
+    // Which of the two the package brought; read when the service starts.
+    container.sh("echo FROM_DEFAULTS=yes >>$(ls /etc/default/gapless /etc/sysconfig/gapless)");
     let page = container.get("/");
     assert!(page.contains(next), "{page}");
     let says = container.property("StatusText");
@@ -30,6 +33,35 @@ pub fn without_an_app_it_says_what_to_do_next(container: &Container) {
     container.systemctl("enable gapless.service");
     container.systemctl("reload-or-restart gapless.service");
     assert!(container.get("/echo").starts_with("v1"));
+    the_app_is_given_what_the_manual_says(container);
+}
+
+/// gapless(7), "Environment given", and the variables of the service.
+fn the_app_is_given_what_the_manual_says(container: &Container) {
+    let app = container.worker_pids()[0];
+    let given = container.sh(&format!("tr '\\0' '\\n' </proc/{app}/environ"));
+    assert!(given.contains("FROM_DEFAULTS=yes"), "{given}");
+    let given: BTreeSet<_> = given
+        .lines()
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .collect();
+    let manual = std::fs::read_to_string(repository("packaging/man/gapless.7")).unwrap();
+    let (_, section) = manual.split_once(".Ss Environment given\n").unwrap();
+    let (list, _) = section.split_once(".El\n").unwrap();
+    let items = list.lines().filter_map(|line| line.strip_prefix(".It Ev "));
+    let documented: BTreeSet<_> = items.flat_map(|names| names.split(" , ")).collect();
+    // These two are only there when they are asked for.
+    let sometimes = ["WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"];
+    let missing = documented.iter().filter(|name| !sometimes.contains(*name));
+    let missing: Vec<_> = missing.filter(|name| !given.contains(*name)).collect();
+    assert!(
+        missing.is_empty(),
+        "{missing:?} of the manual not in {given:?}"
+    );
+    let ours = ["GAPLESS_", "LISTEN_", "NOTIFY_", "WATCHDOG_"];
+    let ours = |name: &&&str| ours.iter().any(|prefix| name.starts_with(prefix));
+    let unsaid: Vec<_> = given.difference(&documented).filter(ours).collect();
+    assert!(unsaid.is_empty(), "{unsaid:?} not in the manual");
 }
 
 /// The app `shop` beside it, as the README has it.
@@ -48,7 +80,8 @@ pub fn serve_a_second_app(container: &Container) {
 /// What the administrator wrote for it; what a package may not take away.
 pub fn forget_the_second_app(container: &Container) {
     container.sh("rm -r /etc/gapless/shop.toml /etc/sysusers.d/shop.conf \
-         /etc/systemd/system/gapless@shop.socket.d");
+         /etc/systemd/system/gapless@shop.socket.d && \
+         rmdir --ignore-fail-on-non-empty /etc/sysusers.d");
 }
 
 pub fn nothing_listens_or_runs(container: &Container) {
@@ -59,7 +92,7 @@ pub fn nothing_listens_or_runs(container: &Container) {
 }
 
 /// What would be another, had anybody touched the socket unit.
-fn socket_of(container: &Container) -> (String, String) {
+pub fn socket_of(container: &Container) -> (String, String) {
     let listener = container.sh("ss -Hltne sport = 8888 | grep -o 'ino:[0-9]*'");
     let unit = "show -P InvocationID -P ActiveEnterTimestampMonotonic gapless.socket";
     (listener, container.systemctl(unit))

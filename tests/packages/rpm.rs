@@ -6,8 +6,9 @@ use crate::installed::{
     expect_listening, nothing_listens_or_runs, the_journal_explains_our_events,
     upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
 };
+use crate::restarts::bring;
 use crate::world::container::{self, Container};
-use crate::world::{Scratch, beside_others, repository, skip};
+use crate::world::{Scratch, beside_others, skip};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -41,16 +42,7 @@ fn a_system_for(needs: &str, directory: &Scratch) -> PathBuf {
 /// A container with rpm and dnf, both rpms in /srv, and what they require installed.
 fn with_rpms() -> Container {
     let container = Container::boot_bare(BASE);
-    let debs = run(Command::new(repository("tests/world/debs.sh")).args([BASE, "rpm", "dnf"]));
-    for deb in std::fs::read_dir(debs.trim()).unwrap() {
-        let deb = deb.unwrap().path();
-        if deb.extension().is_some_and(|it| it == "deb") {
-            let name = deb.file_name().unwrap().display();
-            let bytes = std::fs::read(&deb).unwrap();
-            container.write(&format!("/srv/debs/{name}"), &bytes, 0o644);
-        }
-    }
-    container.sh("dpkg --install /srv/debs/*.deb 2>&1");
+    bring(&container, BASE, &["rpm", "dnf", "dnf-plugins-core"]);
     let needs = ask(
         "rpm",
         &["--query", "--package", "--requires"],
@@ -67,6 +59,17 @@ fn with_rpms() -> Container {
     container
 }
 
+/// It goes by the start of processes, so it names the keeper, which has become the new one in place;
+/// it restarts nothing, and whoever does loses nothing.
+fn needs_restarting_only_says_so(container: &Container) {
+    let state = || (container.main_pid(), container.worker_pids());
+    let before = state();
+    let said = container.sh("dnf --disablerepo='*' needs-restarting --services 2>&1");
+    let ours = said.lines().filter(|line| line.contains("gapless"));
+    assert!(ours.eq(["gapless.service"]), "{said}");
+    assert_eq!(state(), before);
+}
+
 #[test]
 fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     if let Some(missing) = container::missing().or_else(|| RPM.missing()) {
@@ -74,8 +77,10 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     }
     rpms();
     let _held = beside_others();
-    let container = with_rpms();
+    let mut container = with_rpms();
     container.sh("rpm --install /srv/this.rpm 2>&1");
+    expect_listening(&container);
+    container.reboot();
     expect_listening(&container);
     without_an_app_it_says_what_to_do_next(&container);
     upgrades_lose_nothing(
@@ -88,6 +93,9 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
         ],
     );
     the_journal_explains_our_events(&container);
+    needs_restarting_only_says_so(&container);
+    container.reboot();
+    assert!(container.get("/echo").starts_with("v1"));
     container.sh("echo mine >/var/lib/gapless/upload");
     container.sh("rpm --erase gapless 2>&1");
     nothing_listens_or_runs(&container);
@@ -97,4 +105,19 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     let units =
         container.sh("find /etc/systemd /usr/lib/systemd -name 'gapless*' -not -name '*.d'");
     assert_eq!(units, "");
+    a_mask_is_respected_and_changed_settings_are_told(&container);
+}
+
+fn a_mask_is_respected_and_changed_settings_are_told(container: &Container) {
+    container.systemctl("mask gapless.socket");
+    for change in ["--install /srv/this.rpm", "--upgrade /srv/next.rpm"] {
+        container.sh(&format!("rpm {change} 2>&1"));
+        nothing_listens_or_runs(container);
+    }
+    container.sh("sed -i s/^UMask=.*/UMask=0/ /usr/lib/systemd/system/gapless.service");
+    let said = container.sh("rpm --upgrade --oldpackage /srv/this.rpm 2>&1");
+    let told = "gapless.service have changed; they are in force after the next restart";
+    assert!(said.contains(told), "{said}");
+    let enabled = container.try_sh("systemctl is-enabled gapless.socket");
+    assert_eq!(enabled.stdout, "masked\n");
 }

@@ -5,6 +5,7 @@ use crate::api::FrontStatus;
 use crate::id::{FrontId, GenerationId};
 use crate::keeper::lane_probe;
 use crate::keeper::totals::Totals;
+use crate::link::Report;
 use std::path::{Path, PathBuf};
 
 impl Fronts {
@@ -38,13 +39,35 @@ impl Fronts {
 
     /// Requests in flight on the generation, as last reported.
     pub fn leases(&self, generation: GenerationId) -> u64 {
-        let reports = self
-            .living
-            .values()
-            .filter_map(|front| front.report.as_ref());
-        reports
+        self.reports()
             .filter_map(|report| report.leases.get(&generation))
             .sum()
+    }
+
+    /// Every front serves from the cell as it is now, and nothing is in flight on any but what waits for
+    /// a generation.
+    pub fn is_quiet(&self) -> bool {
+        let is_quiet = |front: &Front| {
+            let report = front.report.as_ref();
+            report.is_some_and(|it| it.seq >= self.cell.seq && it.in_flight <= it.held)
+        };
+        !self.living.is_empty() && self.living.values().all(is_quiet)
+    }
+
+    /// Requests that a worker has, as last reported.
+    pub fn in_flight(&self) -> u64 {
+        let busy = |report: &Report| report.in_flight.saturating_sub(report.held);
+        self.reports().map(busy).sum()
+    }
+
+    /// As last reported.
+    pub fn tunnels(&self) -> u64 {
+        self.reports().map(|report| report.tunnels).sum()
+    }
+
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        let reports = self.living.values();
+        reports.filter_map(|front| front.report.as_ref())
     }
 
     /// The sockets on which the serving front's lanes answer the keeper.
@@ -68,11 +91,7 @@ impl Fronts {
     /// Counters of all fronts, dead ones included.
     pub fn counters(&self) -> Totals {
         let mut totals = self.totals.clone();
-        for report in self
-            .living
-            .values()
-            .filter_map(|front| front.report.as_ref())
-        {
+        for report in self.reports() {
             totals.add(&report.counters);
         }
         totals

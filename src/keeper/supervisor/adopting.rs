@@ -39,6 +39,8 @@ impl Keeper {
         self.log_level = remembered.log_level;
         self.access = remembered.access;
         self.last_outcome = remembered.last_outcome;
+        self.milestone = remembered.milestone;
+        self.standing = remembered.standing;
         self.unlimited = remembered.unlimited;
         self.upgrade = remembered.upgrade;
         self.fronts.resume(remembered.next_front, remembered.cell);
@@ -190,6 +192,8 @@ impl Keeper {
             totals: self.fronts.totals.clone(),
             released: self.released,
             last_outcome: self.last_outcome.clone(),
+            milestone: self.milestone,
+            standing: self.standing.clone(),
             unlimited: self.unlimited.clone(),
             upgrade: self.upgrade.clone(),
         }

@@ -17,6 +17,7 @@ use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
 use crate::keeper::reaper;
 use crate::keeper::spawn;
+use crate::keeper::standing::Standing;
 use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
 use crate::keeper::upgrade::{self, WayBack};
@@ -159,6 +160,9 @@ impl Keeper {
             admin,
             degraded: None,
             is_told_degraded: false,
+            milestone: None,
+            standing: Standing::default(),
+            quieting: Vec::new(),
             unlimited: None,
             dropped_told: (0, None),
             began: now,

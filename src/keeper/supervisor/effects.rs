@@ -13,6 +13,7 @@ use crate::keeper::notice::Notice;
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::keeper::release::Release;
+use crate::keeper::totals::Milestone;
 use crate::link::{LIFECYCLE_BOUNDS, Target};
 use crate::steps::{self, Step};
 use crate::systemd::{message_id, notify};
@@ -42,6 +43,7 @@ impl Keeper {
             self.serve_target();
             self.find_drained();
             self.find_left();
+            self.find_quiet();
             self.tell_steps();
             self.tell_outcomes();
             self.find_arrived();
@@ -191,7 +193,9 @@ impl Keeper {
                 let plan = self.plan.generation(generation);
                 let serving = plan.map(Generation::serving).unwrap_or_default();
                 let crew = self.crews.get(&generation);
+                let is_paused = self.standing.pause.is_some();
                 let backends = crew
+                    .filter(|_| !is_paused)
                     .map(|crew| crew.backends(|slot| serving.contains(&slot)))
                     .unwrap_or_default();
                 Target::Live {
@@ -210,6 +214,9 @@ impl Keeper {
         steps::reached(Step::CellServed);
         self.is_dirty = true;
         let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
+        if let Some(id) = live.filter(|id| self.milestone.is_none_or(|it| it.generation != *id)) {
+            self.milestone = Some(Milestone::set(id, &self.fronts.counters()));
+        }
         for (id, crew) in &mut self.crews {
             let is_live = live == Some(*id);
             match (is_live, crew.left_cell_at) {

@@ -131,6 +131,7 @@ impl Keeper {
         self.plan.coming().is_none()
             && !self.plan.is_stopping()
             && self.waiters.is_empty()
+            && self.quieting.is_empty()
             && self.untold.is_empty()
             && self.errand.is_none()
             && self.released.is_none()
