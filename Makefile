@@ -56,9 +56,10 @@ fuzz: ## every parser against what nobody would write, SECONDS=10 each
 compare: ## the corpus of hostile requests through nginx, beside gapless
 	$(CARGO) test --locked --test corpus -- --ignored --nocapture nginx
 
-bench: ## CPU per proxied request, beside nginx
+bench: ## CPU per proxied request, beside nginx; what twenty upgrades cost the slowest requests
 	@$(CARGO) build --release --locked --bin gapless --example probe-app --example strict-client
 	@tests/bench/run.sh
+	@$(CARGO) test --release --locked --test upgrade -- --ignored --nocapture twenty_upgrades
 
 doc: ## the documentation of the crate
 	$(CARGO) doc --locked --no-deps

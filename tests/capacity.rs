@@ -1,4 +1,4 @@
-//! Ring 2: more idle connections than descriptors, and as many as a machine may have.
+//! Ring 2: more idle connections than descriptors, and as many as a machine may have. Ring 3: 20,000.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,11 +18,13 @@
 mod world;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde::Deserialize;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use world::load::idle_that_fit;
+use world::load::{Counted, idle_that_fit};
 use world::service::{SOON, Service};
-use world::{alone, eventually, gapless, version};
+use world::vm::{self, Machine};
+use world::{alone, eventually, gapless, probe_config, skip, tool, version};
 
 const QUICK: &str = "settle = \"100ms\"";
 /// Of all, in the tests of too few descriptors: those that came first, and those after them.
@@ -220,4 +222,72 @@ fn thousands_of_idle_connections_move_at_a_restart_and_at_an_upgrade() {
     let counted = idle.finish();
     assert_eq!(counted.idle.opened, many);
     counted.expect_nothing_lost().expect_nothing_closed();
+}
+
+/// All of it is emulated: a release build takes some minutes for so many, a debug build much longer.
+const TRIAL_WITHIN: Duration = Duration::from_mins(14);
+const MEBIBYTES: u32 = 5000;
+/// How much later than without any connection systemd and the keeper may answer, which otherwise need
+/// more than a second there.
+const LATER_MAX_MS: u64 = 5000;
+
+fn furnish() -> Machine {
+    let machine = Machine::new(MEBIBYTES);
+    for name in ["probe-app", "strict-client"] {
+        machine.put(&tool(name), &format!("/srv/probe/{name}"), 0o755);
+    }
+    let behaviour = version("v1").text();
+    machine.write("/srv/probe/behaviour", behaviour.as_bytes(), 0o644);
+    let allowed = MANY * 4 / 3;
+    let http = format!("[http]\nlanes = 2\nconnections_max = {allowed}");
+    let config = probe_config("/srv/probe", "/srv/probe/probe-app", QUICK, &http);
+    machine.write("/etc/gapless/gapless.toml", config.as_bytes(), 0o644);
+    // The clock of an emulated machine runs twenty times faster than its processor.
+    let patient = b"[Service]\nWatchdogSec=0\n";
+    let drop_in = "/etc/systemd/system/gapless.service.d/emulated.conf";
+    machine.write(drop_in, patient, 0o644);
+    let clients = MANY.to_string();
+    machine.write("/root/clients", clients.as_bytes(), 0o644);
+    machine
+}
+
+/// What a handover took, as the trial measured it.
+#[derive(Debug, Deserialize)]
+struct Handover {
+    systemd_ms: u64,
+    keeper_ms: u64,
+    stored: u64,
+}
+
+#[test]
+#[ignore = "emulated: wants some minutes of a quiet machine, and a release build"]
+fn twenty_thousand_move_and_systemd_answers_meanwhile() {
+    if let Some(why) = vm::missing() {
+        return skip(why);
+    }
+    let _alone = alone();
+    let told = furnish().run("tests/capacity/trial.py", TRIAL_WITHIN);
+    eprintln!("{told:#?}");
+    let told = |what: &str| {
+        let value = told.iter().find_map(|line| line.strip_prefix(what));
+        value.unwrap_or_else(|| panic!("nothing about {what}: {told:#?}"))
+    };
+    for what in ["restart", "upgrade"] {
+        let [before, all] = [" without any: ", ": "].map(|end| {
+            let text = told(&format!("{what}{end}"));
+            serde_json::from_str::<Handover>(text).unwrap()
+        });
+        assert!(
+            all.systemd_ms <= before.systemd_ms + LATER_MAX_MS,
+            "{all:?}"
+        );
+        assert!(all.keeper_ms <= before.keeper_ms + LATER_MAX_MS, "{all:?}");
+        assert_eq!(all.stored, before.stored);
+    }
+    for (what, idle) in [("busy: ", 0), ("idle: ", MANY)] {
+        let counted: Counted = serde_json::from_str(told(what)).unwrap();
+        counted.expect_nothing_lost().expect_nothing_closed();
+        assert_eq!(counted.idle.answered, idle);
+    }
+    assert_eq!((told("stored in the end: "), told("log:")), ("0", ""));
 }

@@ -13,55 +13,27 @@
 
 mod world;
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use world::metrics::Scrape;
-use world::{Scratch, gapless, process, repository, skip};
+use world::vm::{self, Machine};
+use world::{repository, skip};
 
 /// Emulated, and on a busy machine.
 const TRIAL_WITHIN: Duration = Duration::from_mins(8);
+const MEBIBYTES: u32 = 2000;
 
-/// What the machine needs and this host lacks.
-fn missing() -> Option<&'static str> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |tool: &str| std::env::split_paths(&path).any(|it| it.join(tool).is_file());
-    if !rustix::process::geteuid().is_root() {
-        return Some("the tree of the virtual machine is made by root");
-    }
-    if !cfg!(target_arch = "x86_64") {
-        return Some("the virtual machine is of another architecture than this gapless");
-    }
-    let tools = ["qemu-system-x86_64", "mmdebstrap", "dpkg-deb", "python3"];
-    (!tools.into_iter().all(is_there))
-        .then_some("no virtual machine: apt-get install --no-install-recommends qemu-system-x86")
-}
-
-/// What the machine told, without the rest of its console.
 fn trial() -> Vec<String> {
-    let mut bases = Command::new(repository("tests/world/bases.sh"));
-    bases.arg("trixie");
-    let cache = process::run(bases, Duration::from_mins(10)).expect_success();
-    let scratch = Scratch::new();
-    // qemu has to go with the test, however that ends.
-    let mut machine = Command::new("timeout");
-    machine
-        .arg(TRIAL_WITHIN.as_secs().to_string())
-        .arg(repository("tests/limits/vm.sh"))
-        .args([gapless(), PathBuf::from(cache.trim()), scratch.0.clone()]);
-    let console = process::run(machine, TRIAL_WITHIN + Duration::from_secs(30)).output();
-    let told = console.lines().filter_map(|line| {
-        let (_, told) = line.split_once("TRIAL ")?;
-        Some(told.trim_end().to_owned())
-    });
-    let told: Vec<String> = told.collect();
-    assert_eq!(told.last().map(String::as_str), Some("end"), "{console}");
-    told
+    let machine = Machine::new(MEBIBYTES);
+    let app = repository("tests/limits/app.py");
+    machine.put(&app, "/srv/leaky/app.py", 0o644);
+    let config = repository("tests/limits/gapless.toml");
+    machine.put(&config, "/etc/gapless/gapless.toml", 0o644);
+    machine.run("tests/limits/trial.sh", TRIAL_WITHIN)
 }
 
 #[test]
 fn an_app_that_leaks_is_ended_at_its_limit_and_named_and_nothing_else_is_touched() {
-    if let Some(why) = missing() {
+    if let Some(why) = vm::missing() {
         return skip(why);
     }
     let told = trial();

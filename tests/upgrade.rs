@@ -7,6 +7,10 @@
     reason = "a test fails by panicking; clippy knows it in #[test] functions only"
 )]
 #![allow(
+    clippy::print_stderr,
+    reason = "what was measured goes to stderr: make bench"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
@@ -24,10 +28,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use world::load::Load;
 use world::long::{self, Long};
 use world::service::{Heard, SOON, Service};
-use world::{beside_others, eventually, gapless, is_long, process, version};
+use world::{alone, beside_others, eventually, gapless, is_long, process, version};
 
 const QUICK: &str = "settle = \"100ms\"";
 /// A load that ends as soon as it is told to.
@@ -149,6 +154,52 @@ fn many_upgrades_lose_nothing_break_nothing_and_touch_no_app() {
     assert_eq!((main_now, app_now), (main, app));
     assert_ne!(front_now, first_front);
     assert_eq!(service.status().requests.lost, 0);
+}
+
+/// Of so many ordinary requests at once, in the measurement.
+const MEASURED: &[&str] = &[
+    "--clients",
+    "64",
+    "--idle",
+    "2000",
+    "--asking",
+    "50",
+    "--kinds",
+    "get",
+];
+
+/// What the clients had while `happen` ran.
+fn measured(what: &str, service: &Service, happen: impl FnOnce(&Load)) -> Duration {
+    let load = service.load(MEASURED);
+    let began = Instant::now();
+    happen(&load);
+    let took = began.elapsed();
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    let get = &counted.latency_ms["get"];
+    eprintln!(
+        "{what}: {} requests in {took:.1?}, ms: p50 {} p99 {} p99.9 {} max {}",
+        get["count"], get["p50"], get["p99"], get["p999"], get["max"]
+    );
+    took
+}
+
+#[test]
+#[ignore = "a measurement of make bench: twenty upgrades beside the same load without any"]
+fn twenty_upgrades_cost_the_slowest_of_a_thousand_requests() {
+    let _alone = alone();
+    let it = Installed::configured("[http]\nlanes = 2");
+    let service = &it.service;
+    service.behave(&version("v1").with("DELAY_MS", "20"));
+    service.reload().expect_success();
+    let took = measured("20 upgrades", service, |load| {
+        for _ in 0..20 {
+            it.install_another_copy();
+            service.cli(&["upgrade"]).expect_success();
+            load.run_for(Duration::from_millis(500));
+        }
+    });
+    measured("none", service, |load| load.run_for(took));
 }
 
 #[test]

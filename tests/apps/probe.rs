@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `PROBE_VERSION` | in the header `X-App-Version` and in every body; `v1` |
 //! | `PROBE_BOOT_MS` | wait so long before listening |
+//! | `PROBE_DELAY_MS` | answer so much later, where the path says nothing else |
 //! | `PROBE_EXIT_BEFORE_READY`, `PROBE_EXIT_AFTER_READY` | exit with this status |
 //! | `PROBE_EXIT_AFTER_MS` | how long after READY; 0 |
 //! | `PROBE_HANG` | hang at boot, for ever |
@@ -358,7 +359,12 @@ async fn answer(app: &App, request: Request<Incoming>) -> Result<Response<Body>,
             app.is_sick.store(asked.path == "/sicken", Relaxed);
             echo(app, &asked)
         }
-        _ => echo(app, &asked),
+        _ => {
+            if let Some(delay) = app.behaviour.wait("PROBE_DELAY_MS") {
+                sleep(delay).await;
+            }
+            echo(app, &asked)
+        }
     };
     if let Some(status) = status(app, &asked) {
         *response.status_mut() = status;

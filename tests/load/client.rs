@@ -46,6 +46,9 @@ struct Arguments {
     /// Connections that stay idle and ask once at the end; every second one asks first, too
     #[arg(long, default_value_t = 500)]
     idle: usize,
+    /// So many of them ask at the same time at the end
+    #[arg(long, default_value_t = 65_536)]
+    asking: usize,
     /// Ends after so many seconds at the latest
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -81,6 +84,8 @@ struct Load {
     up: Semaphore,
     /// The idle ones connect a few at a time.
     connecting: Semaphore,
+    /// And ask, where all at once would be more than the machine can do.
+    asking: Semaphore,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -93,6 +98,7 @@ async fn main() -> io::Result<()> {
         stop: CancellationToken::new(),
         up: Semaphore::new(0),
         connecting: Semaphore::new(50),
+        asking: Semaphore::new(arguments.asking),
         arguments,
     });
     LocalSet::new().run_until(run(Rc::clone(&load))).await?;
@@ -327,6 +333,7 @@ async fn wait_idle(load: Rc<Load>, mut asker: Asker) {
             () = load.stop.cancelled() => Idle::Quiet,
         };
         note_idle(&load, asker.kind, &open, &idle);
+        let _turn = load.asking.acquire().await;
         if idle == Idle::Quiet && ask(&load, &mut asker, Some(open)).await.is_some() {
             load.tally.borrow_mut().idle.answered += 1;
         }

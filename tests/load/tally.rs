@@ -67,6 +67,7 @@ pub struct Latency {
     pub count: usize,
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
     pub max: f64,
 }
 
@@ -179,6 +180,7 @@ fn spread(mut all: Vec<Duration>) -> Latency {
         count: all.len(),
         p50: ms(all.get(all.len() / 2)),
         p99: ms(all.get(all.len() / 100)),
+        p999: ms(all.get(all.len() / 1000)),
         max: ms(all.first()),
     }
 }

@@ -11,7 +11,7 @@ use super::process::{self, Finished};
 use super::{Behaviour, eventually, gapless, repository, tool, unique};
 use gapless::api::Status;
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -401,6 +401,16 @@ impl Container {
     /// The load, on the network of the container but not in it.
     pub fn load(&self, arguments: &[&str]) -> Load {
         Load::start_in(&self.network(), "127.0.0.1:8888", arguments)
+    }
+
+    /// The ports of all who are connected to gapless.service.
+    pub fn client_ports(&self) -> BTreeSet<u16> {
+        let text = self.sh("ss -Htn state established dport = 8888");
+        let ports = text.lines().filter_map(|line| {
+            let local = line.split_whitespace().nth(2)?;
+            local.rsplit(':').next()?.parse().ok()
+        });
+        ports.collect()
     }
 
     /// What is under way all the time, likewise.

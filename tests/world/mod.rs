@@ -30,6 +30,7 @@ pub mod long;
 pub mod metrics;
 pub mod process;
 pub mod service;
+pub mod vm;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

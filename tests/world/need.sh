@@ -10,7 +10,7 @@ packages=(systemd-container mmdebstrap debian-archive-keyring util-linux iproute
 commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node dh dpkg-deb lintian
     rpmbuild rpmlint objcopy mandoc guile)
 
-# Limits of memory are tried in a virtual machine, of the one kind that tests/limits/vm.sh knows.
+# Limits of memory are tried in a virtual machine, of the one kind that tests/world/vm/boot.sh knows.
 if [[ $(uname -m) == x86_64 ]]; then
     packages+=(qemu-system-x86)
     commands+=(qemu-system-x86_64)
