@@ -43,15 +43,13 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = self
-            .socket
+        self.socket
             .async_io(Interest::READABLE, |listener| {
                 Ok(accept_with(listener, flags)?)
             })
-            .await?;
-        Socket::from_fd(accepted)
+            .await
     }
 }
 
@@ -85,8 +83,13 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
             // Room, or others that have become spare in the meantime.
             drop(tokio::time::timeout(SPARE_AFTER, room).await);
         }
-        match listener.accept().await {
-            Ok(socket) => connection::serve_accepted(&lane, socket),
+        let accepted = listener.accept().await.and_then(|fd| {
+            // At once: until then nobody knows that it came.
+            let berth = lane.berth(&fd);
+            Ok((Socket::from_fd(fd)?, berth))
+        });
+        match accepted {
+            Ok((socket, berth)) => connection::serve_accepted(&lane, socket, berth),
             Err(error) => shortage.wait(&lane, &error).await,
         }
         in_a_row += 1;
@@ -100,7 +103,7 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
 async fn accept_probes(lane: Rc<Lane>, listener: Listener) {
     let mut shortage = Shortage::default();
     loop {
-        match listener.accept().await {
+        match listener.accept().await.and_then(Socket::from_fd) {
             Ok(socket) => connection::serve_probe(&lane, socket),
             Err(error) => shortage.wait(&lane, &error).await,
         }

@@ -63,6 +63,8 @@ enum End {
 /// A connection that may stay.
 #[derive(Debug)]
 pub(super) struct Visit {
+    /// Before the socket: see [`Berth`].
+    pub(super) berth: Berth,
     pub(super) socket: Socket,
     /// None where it began with HTTP.
     pub(super) introduced: Option<Introduced>,
@@ -73,12 +75,12 @@ pub(super) struct Visit {
 }
 
 /// Serves a connection that just came.
-pub(super) fn serve_accepted(lane: &Rc<Lane>, socket: Socket) {
+pub(super) fn serve_accepted(lane: &Rc<Lane>, socket: Socket, berth: Berth) {
     {
         let mut counters = lane.counters();
         counters.connections_accepted = counters.connections_accepted.saturating_add(1);
     }
-    introduction::receive(lane, socket);
+    introduction::receive(lane, (socket, berth));
 }
 
 /// Serves a connection that another front began. What cannot be served is closed.
@@ -90,29 +92,33 @@ pub(super) fn serve_parked(lane: &Rc<Lane>, parked: Parked) {
         idle,
         berth,
     } = parked;
-    // A slot follows in a moment; but if that fails, the fd is closed.
-    drop(berth);
-    let socket = Socket::from_fd(fd).and_then(|socket| Ok((socket.peer()?, socket)));
-    match socket {
-        Ok((peer, socket)) => {
-            let mut counters = lane.counters();
-            counters.connections_inherited = counters.connections_inherited.saturating_add(1);
-            drop(counters);
-            let seat = introduction::inherited_seat(lane, peer, introduced);
-            let visit = Visit {
-                socket,
-                introduced,
-                seat,
-                idle,
-            };
-            serve(lane, visit, bytes);
+    let socket = match Socket::from_fd(fd) {
+        Ok(socket) => socket,
+        Err(error) => {
+            return tracing::warn!(%error, "cannot take over a connection, closing it: {error}");
         }
+    };
+    let peer = match socket.peer() {
+        Ok(peer) => peer,
         // ENOTCONN: it left on its way here.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-            tracing::debug!(%error, "connection gone");
+        Err(error) => {
+            drop(berth);
+            return tracing::debug!(%error, "connection gone");
         }
-        Err(error) => tracing::warn!(%error, "cannot take over a connection, closing it: {error}"),
+    };
+    {
+        let mut counters = lane.counters();
+        counters.connections_inherited = counters.connections_inherited.saturating_add(1);
     }
+    let seat = introduction::inherited_seat(lane, peer, introduced);
+    let visit = Visit {
+        berth,
+        socket,
+        introduced,
+        seat,
+        idle,
+    };
+    serve(lane, visit, bytes);
 }
 
 /// `prefix` was read already, and belongs to the first request.
@@ -133,6 +139,7 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
         switched: RefCell::new(None),
     });
     let Visit {
+        berth,
         socket,
         introduced,
         seat,
@@ -140,6 +147,7 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
     } = visit;
     // Not in the task: it begins later, and a connection that only waits for it is settled.
     let slot = lane.slot(&socket, introduced);
+    berth.cede();
     let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress), slot);
     lane.client_tasks().spawn_local(async move {
         run(&client, stream, introduced, seat).await;
@@ -175,13 +183,13 @@ async fn run(
         }
         (End::Moves, _) => {
             let visit = Visit {
+                berth: slot.into_berth(!read.is_empty()),
                 socket,
                 introduced,
                 seat,
                 idle: client.progress.idle(),
             };
-            let berth = slot.into_berth(!read.is_empty());
-            move_on(client, visit, berth, read).await;
+            move_on(client, visit, read).await;
         }
         (end, _) => {
             drop(slot);
@@ -326,13 +334,18 @@ async fn finish(client: &Client, end: End, socket: Socket) {
 }
 
 /// To the next front; or, if it has read more than a parcel holds, on here.
-async fn move_on(client: &Client, visit: Visit, berth: Berth, bytes: Bytes) {
+async fn move_on(client: &Client, visit: Visit, bytes: Bytes) {
     if bytes.len() > parcel::BYTES_MAX {
-        drop(berth);
         return serve(&client.lane, visit, bytes);
     }
-    let (introduced, idle) = (visit.introduced, visit.idle);
-    match visit.socket.into_fd() {
+    let Visit {
+        socket,
+        berth,
+        introduced,
+        idle,
+        ..
+    } = visit;
+    match socket.into_fd() {
         Ok(fd) => {
             let parked = Parked {
                 berth,

@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::proxy_header::{self, Parsed, ProxyHeaderError};
 use super::stream::{Peer, Socket};
 use super::tally;
+use super::trustee::Berth;
 use crate::config::ProxyProtocol;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
@@ -67,21 +68,21 @@ enum Waited {
 }
 
 /// Serves a connection that just came, or turns it away.
-pub(super) fn receive(lane: &Rc<Lane>, socket: Socket) {
+pub(super) fn receive(lane: &Rc<Lane>, (socket, berth): (Socket, Berth)) {
     let peer = match socket.peer() {
         Ok(peer) => peer,
         // ENOTCONN: it left between accept and now.
         Err(error) => return tracing::debug!(%error, "connection gone"),
     };
     match lane.http().proxy_protocol {
-        ProxyProtocol::Off => admit(lane, socket, peer, None, Bytes::new()),
+        ProxyProtocol::Off => admit(lane, (socket, berth), (peer, None), Bytes::new()),
         ProxyProtocol::Require if may_introduce(lane, peer) => {
             let progress = Rc::new(Progress::new(true));
             let entered = lane.enter(&progress);
             let lane = Rc::clone(lane);
             let tasks = lane.client_tasks().clone();
             tasks.spawn_local(async move {
-                be_introduced(&lane, &progress, socket, peer).await;
+                be_introduced(&lane, &progress, (socket, berth), peer).await;
                 drop(entered);
             });
         }
@@ -102,9 +103,16 @@ fn is_trusted(lane: &Lane, ip: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(&ip))
 }
 
-async fn be_introduced(lane: &Rc<Lane>, progress: &Progress, mut socket: Socket, peer: Peer) {
+async fn be_introduced(
+    lane: &Rc<Lane>,
+    progress: &Progress,
+    (mut socket, berth): (Socket, Berth),
+    peer: Peer,
+) {
     match wait_for_header(lane, progress, &mut socket).await {
-        Waited::Came(introduced, rest) => admit(lane, socket, peer, Some(introduced), rest),
+        Waited::Came(introduced, rest) => {
+            admit(lane, (socket, berth), (peer, Some(introduced)), rest);
+        }
         Waited::TurnedAway(why) => turn_away(lane, &socket, why),
         Waited::Gone => {}
     }
@@ -162,9 +170,8 @@ async fn read_header(socket: &mut Socket) -> io::Result<Waited> {
 
 fn admit(
     lane: &Rc<Lane>,
-    socket: Socket,
-    peer: Peer,
-    introduced: Option<Introduced>,
+    (socket, berth): (Socket, Berth),
+    (peer, introduced): (Peer, Option<Introduced>),
     prefix: Bytes,
 ) {
     let seat = match limited_address(lane, peer, introduced) {
@@ -175,6 +182,7 @@ fn admit(
         None => turn_away(lane, &socket, TurnedAway::AddressFull),
         Some(seat) => {
             let visit = Visit {
+                berth,
                 socket,
                 introduced,
                 seat,

@@ -16,14 +16,14 @@ use super::live::Live;
 use super::parcel::Parked;
 use super::progress::Progress;
 use super::tally;
-use super::trustee::{Slot, Slots};
-use crate::config::HttpConfig;
+use super::trustee::{Berth, Slot, Slots};
+use crate::config::{HttpConfig, ProxyProtocol};
 use crate::id::GenerationId;
 use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report};
 use crate::steps::{self, Step};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub(super) const SPARE_AFTER: Duration = Duration::from_secs(1);
 /// The part of all connections that is shed at a time, so that a flood does not have us look
 /// through all of them for each that comes.
 const SHED_SHARE: usize = 64;
+
+/// Connections that are adopted, or woken, in a row; then all else of the lane has its turn. A lane
+/// that begins ten thousand at once answers nobody meanwhile, not even the keeper.
+const CONNECTIONS_PER_TURN: usize = 64;
 
 /// What a lane does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,10 @@ pub(super) struct Lane {
     keeps_tunnels: Cell<bool>,
     told: Cell<u64>,
     adopted: Cell<u64>,
+    /// Not adopted yet.
+    arriving: RefCell<VecDeque<Parked>>,
+    /// Connections from this number on are to be woken.
+    waking: Cell<Option<u64>>,
     in_flight: Cell<u64>,
     held: Cell<u64>,
     /// By number, so that a cut or another mode can wake them.
@@ -154,6 +162,8 @@ impl Lane {
             keeps_tunnels: Cell::new(false),
             told: Cell::new(0),
             adopted: Cell::new(0),
+            arriving: RefCell::default(),
+            waking: Cell::new(None),
             in_flight: Cell::new(0),
             held: Cell::new(0),
             connections: RefCell::default(),
@@ -244,6 +254,13 @@ impl Lane {
         })
     }
 
+    /// What is said of a connection that just came, until it has a slot. Where it has to introduce
+    /// itself first, the next front would not know whether it did.
+    pub(super) fn berth(&self, fd: impl AsFd) -> Berth {
+        let must_introduce = self.http.proxy_protocol == ProxyProtocol::Require;
+        self.slots.berth(fd, None, must_introduce)
+    }
+
     /// What is said of a connection in case of our end.
     pub(super) fn slot(&self, fd: impl AsFd, introduced: Option<Introduced>) -> Slot {
         self.slots.take(fd, introduced, &self.settled)
@@ -325,21 +342,24 @@ impl Lane {
         }
     }
 
+    /// In turns: see [`Self::take_a_turn`].
     fn wake_all(&self) {
-        wake(&self.connections.borrow());
+        self.waking.set(Some(0));
     }
 
     fn serve(&self, cell: &CellOrder) {
         self.live.serve(cell);
         // Those of a generation that left the cell have a limit now.
-        wake(&self.tunnels.borrow());
+        let tunnels = self.tunnels.borrow();
+        let tunnels = tunnels.values().filter_map(Weak::upgrade);
+        tunnels.for_each(|progress| progress.wake());
     }
 
     fn obey(self: &Rc<Self>, order: Order) {
         match order {
             Order::Serve(cell) => self.serve(&cell),
             Order::Cut(generation) => self.cut(generation),
-            Order::Adopt(parked) => self.adopt(parked),
+            Order::Adopt(parked) => self.arriving.borrow_mut().extend(parked),
             Order::Become(mode) => {
                 // Another heir is no reason to begin the window of the tunnels anew.
                 if self.mode.replace(mode) != mode {
@@ -364,15 +384,45 @@ impl Lane {
         self.wake_all();
     }
 
-    fn adopt(self: &Rc<Self>, parked: Vec<Parked>) {
-        for one in parked {
+    fn has_turns(&self) -> bool {
+        self.waking.get().is_some() || !self.arriving.borrow().is_empty()
+    }
+
+    /// A part of what takes long where there are many connections.
+    fn take_a_turn(self: &Rc<Self>) {
+        self.wake_some();
+        if !self.arriving.borrow().is_empty() {
+            self.adopt_some();
+        }
+    }
+
+    fn wake_some(&self) {
+        let Some(from) = self.waking.take() else {
+            return;
+        };
+        let connections = self.connections.borrow();
+        let mut rest = connections.range(from..);
+        for (_, progress) in rest.by_ref().take(CONNECTIONS_PER_TURN) {
+            if let Some(progress) = progress.upgrade() {
+                progress.wake();
+            }
+        }
+        self.waking.set(rest.next().map(|(number, _)| *number));
+    }
+
+    fn adopt_some(self: &Rc<Self>) {
+        for _ in 0..CONNECTIONS_PER_TURN {
+            let Some(one) = self.arriving.borrow_mut().pop_front() else {
+                break;
+            };
             self.adopted.set(self.adopted.get().saturating_add(1));
             connection::serve_parked(self, one);
         }
         steps::reached(Step::LaneAdopted);
-        if self.mode() == Mode::Serving {
+        if self.mode() == Mode::Serving && self.arriving.borrow().is_empty() {
             self.shed_excess();
         }
+        self.news.notify_one();
     }
 
     /// More came from another front than may be here: ends those that were idle for longest. With
@@ -440,6 +490,8 @@ impl Lane {
                     }
                     Err(_closed) => return,
                 },
+                // After the sockets and the tasks that wait by now.
+                () = tokio::task::yield_now(), if self.has_turns() => self.take_a_turn(),
             }
             if self.mode() != Mode::Serving && !accepting.is_empty() {
                 // Closes our copies of the listening sockets; the backlog is the next front's.
@@ -447,13 +499,6 @@ impl Lane {
             }
         }
     }
-}
-
-fn wake(connections: &BTreeMap<u64, Weak<Progress>>) {
-    connections
-        .values()
-        .filter_map(Weak::upgrade)
-        .for_each(|progress| progress.wake());
 }
 
 /// One held request.

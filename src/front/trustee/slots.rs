@@ -216,6 +216,11 @@ impl Berth {
         put(self.state, VACANT);
     }
 
+    /// To the slot that the connection has by now.
+    pub(in crate::front) fn cede(mut self) {
+        self.state = None;
+    }
+
     /// It was not.
     pub(in crate::front) fn stay(&self) {
         put(self.state, self.value);
