@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod happening;
 pub mod health;
 pub mod lane_probe;
+pub mod lifetime;
 pub mod limits;
 pub mod listeners;
 pub mod metrics;

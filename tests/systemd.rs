@@ -484,9 +484,19 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     container.sh("gapless start");
     assert_eq!(the_version(container), "v1");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
+    let before = container.status();
     container.reboot();
     assert_eq!(the_version(container), "v1");
-    assert!(container.status().healthy);
+    let after = container.status();
+    assert!(after.healthy);
+    assert!(
+        after.requests.total > before.requests.total,
+        "counters go on: {:?} after {:?}",
+        after.requests,
+        before.requests
+    );
+    let newest = |status: &Status| status.generations.last().map(|it| it.id);
+    assert!(newest(&after) > newest(&before), "numbers go on: {after:?}");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
     container.sh("rm /etc/gapless/gapless.toml && systemctl restart gapless.service");
     releases_survive_a_reboot(container);

@@ -27,6 +27,7 @@ use super::counter::GenerationCounter;
 use super::crew::Crew;
 use super::fronts::Fronts;
 use super::happening::Happening;
+use super::lifetime::Lifetime;
 use super::listeners::{ListenError, Listener};
 use super::output::OutputError;
 use super::plan::{Event, Moment, Plan};
@@ -174,6 +175,8 @@ pub(super) struct Keeper {
     untold: VecDeque<Untold>,
     pub(super) last_outcome: Option<ReloadOutcome>,
     counter: Option<GenerationCounter>,
+    /// And when it was last written.
+    lifetime: Option<(Lifetime, Moment)>,
     state: Option<StateFile>,
     events: VecDeque<Event>,
     /// Fronts that died young in a row.
@@ -416,6 +419,7 @@ impl Keeper {
             Some(End::Replaced) => return,
             Some(End::Finished) | None => {}
         }
+        self.write_lifetime();
         adoption::forget(&self.fronts, self.crews.values());
         tracing::info!(name: message_id::STOPPED.name, "stopped");
     }

@@ -152,3 +152,27 @@ fn a_state_that_cannot_be_written_is_counted_and_told_each_time() {
     });
     text.expect_within("state_failures_total", &[], 1.0..=told);
 }
+
+#[test]
+fn counters_and_generation_numbers_go_on_when_nothing_was_left_running() {
+    let mut service = Service::probe(&version("v1"), QUICK, "");
+    for _ in 0..3 {
+        service.get("/").expect_ok();
+    }
+    service.until("requests_total", &[("class", "2xx")], 3.0);
+    assert!(service.stop(SOON).success());
+    service.start();
+    service.wait_ready();
+    service.get("/").expect_ok();
+    let text = service.until("requests_total", &[("class", "2xx")], 4.0);
+    text.expect("generation_workers", &[("generation", "2")], 1.0);
+    assert!(service.stop(SOON).success());
+    let counters = service.state_directory().join("counters.json");
+    std::fs::write(&counters, "{").unwrap();
+    service.start();
+    service.wait_ready();
+    service.get("/").expect_ok();
+    service.until("requests_total", &[("class", "2xx")], 1.0);
+    let told = format!("the counters in {} cannot be", counters.display());
+    assert!(service.journal().contains(&told), "{}", service.journal());
+}

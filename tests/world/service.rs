@@ -526,6 +526,11 @@ impl Service {
     }
 
     /// RUNTIME_DIRECTORY.
+    /// Of the one app.
+    pub fn state_directory(&self) -> PathBuf {
+        self.scratch.0.join("state")
+    }
+
     pub fn runtime_directory(&self) -> PathBuf {
         runtime_directory(&self.scratch, &self.name)
     }

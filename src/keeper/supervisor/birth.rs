@@ -12,6 +12,7 @@ use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
+use crate::keeper::lifetime::Lifetime;
 use crate::keeper::listeners::{self, ListenError, Listener};
 use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
@@ -121,6 +122,7 @@ impl Keeper {
             is_foreground: options.mode != Mode::Systemd,
         };
         let (counter, first) = generation_counter(&options);
+        let lifetime = options.state_directory.as_deref().map(Lifetime::new);
         let now = now();
         let mut keeper = Self {
             // In a terminal the group is shared with whatever else runs there.
@@ -136,7 +138,7 @@ impl Keeper {
             log_level: "info".into(),
             access: AccessConfig::default(),
             crews: BTreeMap::new(),
-            fronts: Fronts::new(outbox.clone(), Totals::beginning()),
+            fronts: Fronts::new(outbox.clone(), counted_before(lifetime.as_ref())),
             waiters: Vec::new(),
             finishing: Vec::new(),
             errand: None,
@@ -144,6 +146,7 @@ impl Keeper {
             untold: VecDeque::new(),
             last_outcome: None,
             counter,
+            lifetime: lifetime.map(|lifetime| (lifetime, now)),
             state: None,
             events: VecDeque::new(),
             young_fronts: 0,
@@ -261,6 +264,15 @@ fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
         GenerationId(0)
     });
     (Some(counter), last.0.saturating_add(1))
+}
+
+fn counted_before(lifetime: Option<&Lifetime>) -> Totals {
+    let before = lifetime.map_or(Ok(None), Lifetime::read);
+    let before = before.unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "{}", chain(&error));
+        None
+    });
+    before.unwrap_or_else(Totals::beginning)
 }
 
 fn seed() -> u64 {

@@ -1,9 +1,12 @@
 //! What the keeper does by the clock: feeds systemd's watchdog, asks the lanes, asks for time.
 
 use super::{Keeper, Readiness, log_up, now};
+use crate::causes::chain;
 use crate::id::FrontId;
 use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::lane_probe;
+use crate::keeper::lifetime::{Lifetime, WRITTEN_EVERY};
+use crate::keeper::plan::Moment;
 use crate::systemd::{message_id, notify};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +36,10 @@ impl Keeper {
         }
         self.fronts.kill_late(now(), FRONT_BOOT);
         self.tell_dropped_entries();
+        let is_due = |(_, at): &(Lifetime, Moment)| now() - *at >= WRITTEN_EVERY;
+        if self.lifetime.as_ref().is_some_and(is_due) {
+            self.write_lifetime();
+        }
         // What they use is known to them alone.
         self.fronts.ask();
         self.close_estates();
@@ -50,6 +57,17 @@ impl Keeper {
         } else {
             self.probing
                 .spawn_local(ask_lanes(probes, limit, self.yard.outbox.clone()));
+        }
+    }
+
+    pub(super) fn write_lifetime(&mut self) {
+        let totals = self.fronts.counters();
+        let Some((lifetime, at)) = &mut self.lifetime else {
+            return;
+        };
+        *at = now();
+        if let Err(error) = lifetime.write(&totals) {
+            tracing::warn!(error = %chain(&error), "after a reboot the counters will be older: {}", chain(&error));
         }
     }
 
