@@ -14,10 +14,13 @@
 mod world;
 
 use gapless::api::FrontStatus;
+use gapless::steps::{self, Step};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
+use world::process::Seen;
 use world::service::{SOON, Service};
 use world::{alone, eventually, is_long, process, version};
 
@@ -210,6 +213,58 @@ fn an_heir_that_dies_too_and_a_keeper_that_dies_with_it_cost_no_settled_connecti
         let own = format!("gapless-{}-", heir.id);
         of_fronts.all(|name| name.starts_with(&own)).then_some(())
     });
+}
+
+/// The end of whose trustee is held back in between.
+fn kill_and_hold(service: &Service, steps: &Path, front: &FrontStatus) -> u32 {
+    let armed = steps.join(Step::TrusteeSorted.name());
+    std::fs::write(&armed, steps::STOP).unwrap();
+    assert!(process::end(front.pid, Signal::KILL));
+    eventually("the trustee is stopped", SOON, || {
+        let mut all = service.all_processes().into_iter();
+        let stopped = all.find(Seen::is_stopped).map(|it| it.pid);
+        stopped.filter(|_| !armed.exists())
+    })
+}
+
+#[test]
+fn what_a_dead_front_left_outlasts_a_restart_and_an_upgrade() {
+    let mut service = Service::new("gapless");
+    let steps = service.scratch.0.join("steps");
+    std::fs::create_dir(&steps).unwrap();
+    service.set(steps::DIRECTORY, steps.to_str().unwrap());
+    service.listen_tcp("http");
+    service.behave(&version("v1"));
+    service.configure_probe(QUICK, "");
+    service.start();
+    service.wait_ready();
+    let mut clients: Vec<_> = (0..200).map(|_| connect(&service)).collect();
+    for handover in ["restart", "upgrade"] {
+        let front = serving(&service, 0, 200);
+        service.until("connections_settled", &[], 200.0);
+        let trustee = kill_and_hold(&service, &steps, &front);
+        let next = serving(&service, front.id.0, 0);
+        if handover == "restart" {
+            service.control("POST", "/release");
+            service.signal(Signal::TERM);
+            service.wait_end(SOON);
+            service.start();
+        } else {
+            service.cli(&["upgrade"]).expect_success();
+        }
+        // The heir stays until it knows what it got, beside the front that follows it.
+        eventually("the next front serves", SOON, || {
+            let mut fronts = service.try_status()?.fronts.into_iter();
+            fronts.find(|front| front.id > next.id && front.state == "serving")
+        });
+        process::signal(trustee, Signal::CONT);
+        serving(&service, next.id.0, 200);
+        for stream in &mut clients {
+            ask(stream, &get("/pid"));
+            assert!(answer(stream).starts_with("HTTP/1.1 200 "), "{handover}");
+        }
+    }
+    assert_eq!(service.status().requests.lost, 0);
 }
 
 /// The socket that they pass holds fewer than 3,000.
