@@ -36,6 +36,7 @@ build: ## build the release binary
 check: ## formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
+	@$(CARGO) metadata --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 test: ## all tests; as root on Debian or Ubuntu it installs what they need
