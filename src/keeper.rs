@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod adoption;
 pub mod cgroup;
+pub mod changes;
 pub mod control;
 pub mod counter;
 pub mod crew;

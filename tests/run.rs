@@ -17,9 +17,10 @@ use gapless::api::Status;
 use rustix::process::Signal;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use world::load::Load;
 use world::process::{self, Finished, Seen};
 use world::service::{SOON, get};
-use world::{Scratch, eventually, gapless, tool, unique};
+use world::{Behaviour, Scratch, alone, eventually, gapless, tool, unique, version};
 
 /// A gapless in the foreground, with the example app. Dropped, all of it is killed.
 struct Foreground {
@@ -30,12 +31,15 @@ struct Foreground {
 
 impl Foreground {
     fn start() -> Self {
-        let scratch = Scratch::new();
+        let hello = tool("hello");
+        let hello = hello.to_str().unwrap();
+        Self::start_in(Scratch::new(), &["--admin", "127.0.0.1:0", "--", hello])
+    }
+
+    fn start_in(scratch: Scratch, arguments: &[&str]) -> Self {
         let mark = format!("TEST_MARK={}", unique());
         let mut command = Self::command(&scratch, &mark);
-        command
-            .args(["run", "--port", "0", "--admin", "127.0.0.1:0", "--"])
-            .arg(tool("hello"));
+        command.args(["run", "--port", "0"]).args(arguments);
         let log = std::fs::File::create(scratch.0.join("log")).unwrap();
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
@@ -54,7 +58,9 @@ impl Foreground {
     fn command(scratch: &Scratch, mark: &str) -> Command {
         let (key, value) = mark.split_once('=').unwrap();
         let mut command = Command::new(gapless());
-        command.env("XDG_RUNTIME_DIR", &scratch.0).env(key, value);
+        // Hidden, so that --watch does not see what gapless keeps there.
+        command.env("XDG_RUNTIME_DIR", scratch.0.join(".run"));
+        command.env(key, value);
         command.env_remove("PORT").current_dir(&scratch.0);
         command
     }
@@ -146,6 +152,100 @@ fn it_becomes_the_installed_gapless_and_the_app_goes_on() {
     let ended = process::wait(&mut foreground.main, SOON).unwrap();
     assert!(ended.success(), "{ended}: {}", foreground.log());
     foreground.expect_nothing_left();
+}
+
+/// What a developer has: the app's source, here the behaviour of the test app, in versions; and the
+/// file that says which one runs.
+fn source(versions: &[&str]) -> Scratch {
+    let scratch = Scratch::new();
+    for name in versions {
+        write_version(&scratch, name, &version(name));
+    }
+    scratch.write("starter", versions[0]);
+    scratch
+}
+
+fn write_version(scratch: &Scratch, name: &str, behaviour: &Behaviour) {
+    scratch.write(&format!("{name}/behaviour"), &behaviour.text());
+}
+
+/// Starts the version that the starter file names.
+fn starter() -> String {
+    let probe = tool("probe-app");
+    let probe = probe.to_str().unwrap();
+    format!("PROBE_FILE=$(cat starter)/behaviour exec {probe}")
+}
+
+fn expect_version(address: &str, wanted: &str) {
+    eventually(&format!("{wanted} serves"), SOON, || {
+        get(address, "/").expect_ok().contains(wanted).then_some(())
+    });
+}
+
+impl Foreground {
+    fn expect_log(&self, wanted: &str) {
+        eventually(wanted, SOON, || self.log().contains(wanted).then_some(()));
+    }
+
+    /// Ends it; this many swaps were made.
+    fn expect_swaps(self, wanted: usize) {
+        let swaps = self.log().matches(" is live").count() - 1;
+        assert_eq!(swaps, wanted, "{}", self.log());
+    }
+}
+
+#[test]
+fn a_change_of_a_watched_file_swaps_and_a_broken_one_changes_nothing() {
+    let _alone = alone();
+    let arguments = ["--watch", "--", "sh", "-c", &starter()];
+    let foreground = Foreground::start_in(source(&["v1"]), &arguments);
+    let (address, source) = (foreground.address("http"), &foreground.scratch);
+    let load = Load::start(&address, &["--clients", "8", "--idle", "20"]);
+    for number in 2..12 {
+        let next = format!("v{number}");
+        write_version(source, "v1", &version(&next));
+        expect_version(&address, &next);
+    }
+    source.write("v1/behaviour", "PROBE_EXIT_BEFORE_READY=3\n");
+    foreground.expect_log("exited with status 3");
+    expect_version(&address, "v11");
+    write_version(source, "v1", &version("v12"));
+    expect_version(&address, "v12");
+    foreground.expect_log("v1/behaviour changed, reloading");
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    foreground.expect_swaps(11);
+}
+
+#[test]
+fn files_change_in_any_order_and_the_starter_file_says_when() {
+    let _alone = alone();
+    let arguments = ["--watch", "starter", "--", "sh", "-c", &starter()];
+    let foreground = Foreground::start_in(source(&["v1"]), &arguments);
+    let (address, source) = (foreground.address("http"), &foreground.scratch);
+    let load = Load::start(&address, &["--clients", "8", "--idle", "20"]);
+    for number in 2..7 {
+        let next = format!("v{number}");
+        write_version(source, &next, &version("half done"));
+        source.write(&format!("{next}/part"), "more");
+        write_version(source, &next, &version(&next));
+        source.write("starter", &next);
+        expect_version(&address, &next);
+    }
+    let counted = load.finish();
+    counted.expect_nothing_lost().expect_nothing_closed();
+    assert!(!counted.versions.contains_key("half done"), "{counted:?}");
+    foreground.expect_swaps(5);
+}
+
+#[test]
+fn what_cannot_be_watched_is_said_before_anything_starts() {
+    let scratch = Scratch::new();
+    let mut command = Foreground::command(&scratch, &format!("TEST_MARK={}", unique()));
+    command.args(["run", "--port", "0", "--watch", "nosuch", "--", "/bin/true"]);
+    let finished = process::run(command, SOON);
+    assert_eq!(finished.code(), 1, "{finished}");
+    let output = finished.output();
+    assert!(output.contains("--watch nosuch: No such file"), "{output}");
 }
 
 #[test]

@@ -141,6 +141,7 @@ Without --config, gapless.toml of the current directory is read, if there is one
 Examples:
   gapless run -- bun server.ts                     the app listens on $PORT
   gapless run --workers 4 -- .venv/bin/gunicorn app:app
+  gapless run --watch src -- node src/server.js    a new generation at every change below src
   PORT=5000 gapless run --host 0.0.0.0             in a container, command from gapless.toml")]
 pub struct RunArgs {
     /// Address to listen on; 0.0.0.0 or :: for everybody
@@ -158,6 +159,10 @@ pub struct RunArgs {
     /// Configuration to read
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Reload when a file changes: each PATH is a file or a directory; none, the current directory.
+    /// Left out are hidden files, what .gitignore names, node_modules, target and __pycache__
+    #[arg(long, value_name = "PATH", num_args = 0..)]
+    pub watch: Option<Vec<PathBuf>>,
     /// Name for gapless status and gapless reload
     #[arg(long, value_name = "NAME", default_value = "run")]
     pub name: InstanceName,
@@ -167,6 +172,14 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// What `--watch` means; nothing without it.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        match self.watch.as_deref() {
+            Some([]) => vec![PathBuf::from(".")],
+            watch => watch.unwrap_or_default().to_vec(),
+        }
+    }
+
     /// Which configuration is meant, seen from the current directory: that is where a command of
     /// the command line runs, while a command of the file runs where the file says.
     pub fn config_source(&self, current_directory: &Path) -> ConfigSource {

@@ -29,6 +29,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
             host: args.host.to_string(),
             port: args.port,
             admin: args.admin,
+            watch: args.watched(),
         },
         runtime_directory,
         state_directory: None,

@@ -9,6 +9,7 @@ use super::reaper::Ending;
 use super::upgrade::Fitness;
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::link::{Endpoint, FromFront};
+use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 /// One life of one worker: what is said of an earlier life is not said of this one.
@@ -60,6 +61,8 @@ pub enum Happening {
     ErrandEnded(Ended),
     /// SIGHUP.
     Reload,
+    /// Files that are watched.
+    Changed(Vec<PathBuf>),
     /// SIGUSR2.
     Upgrade,
     /// The installed binary said whether it can take over, or failed to.
@@ -89,5 +92,10 @@ impl Outbox {
         if self.0.send(happening).await.is_err() {
             tracing::debug!("the keeper's loop has ended");
         }
+    }
+
+    /// From a thread that may wait. Whether there still is a keeper.
+    pub fn put_blocking(&self, happening: Happening) -> bool {
+        self.0.blocking_send(happening).is_ok()
     }
 }

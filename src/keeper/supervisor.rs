@@ -22,6 +22,7 @@ use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
 use super::adoption::{self};
 use super::cgroup::OwnGroup;
+use super::changes::WatchError;
 use super::control::{Asked, ControlError};
 use super::counter::GenerationCounter;
 use super::crew::Crew;
@@ -76,6 +77,8 @@ pub enum Mode {
         port: u16,
         /// For load balancers.
         admin: Option<SocketAddr>,
+        /// A change of these files and directories reloads.
+        watch: Vec<PathBuf>,
     },
 }
 
@@ -119,6 +122,9 @@ pub enum KeeperError {
     /// An upgrade got as far as an earlier process.
     #[error("it crashed, or hung and was ended, before it served")]
     Died,
+    /// No watch over files.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// No control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -326,6 +332,7 @@ impl Keeper {
             }
             Happening::ErrandEnded(ended) => self.errand_ended(ended),
             Happening::Reload => self.reload_by_signal(),
+            Happening::Changed(files) => self.reload_by_change(&files),
             Happening::Upgrade => self.upgrade(false, None),
             Happening::UpgradeChecked(result) => self.upgrade_checked(result),
             Happening::Stop => self.stop(),

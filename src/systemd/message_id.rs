@@ -48,11 +48,11 @@ pub const STATE_DAMAGED: Message = Message {
     id: "3d575180a2304ce0a987ae6b0369d5b0",
     meaning: "the kept state could not be read or written",
 };
-/// A reload was asked for, by signal or by command.
+/// A reload was asked for, by signal, by command or by a changed file.
 pub const RELOAD_ASKED: Message = Message {
     name: "reload-asked",
     id: "6f1a97755e974810b99b401b9011eda0",
-    meaning: "a reload was asked for, by signal or by command",
+    meaning: "a reload was asked for, by signal, by command or by a changed file",
 };
 /// The configuration is invalid, nothing was started.
 pub const CONFIG_INVALID: Message = Message {

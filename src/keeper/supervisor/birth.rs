@@ -8,6 +8,7 @@ use crate::id::GenerationId;
 use crate::keeper::admin;
 use crate::keeper::adoption::{self, Kept, Remembered};
 use crate::keeper::cgroup::OwnGroup;
+use crate::keeper::changes::Changes;
 use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
@@ -180,14 +181,7 @@ impl Keeper {
             yard,
             options,
         };
-        tokio::task::spawn_local(control::serve(control, outbox.clone()));
-        for listener in &keeper.admin {
-            let copy = listener.try_clone();
-            let copy =
-                copy.map_err(|error| KeeperError::System("serve the admin socket", error))?;
-            tokio::task::spawn_local(admin::serve(copy, outbox.clone()));
-        }
-        hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))?;
+        keeper.listen(control, outbox)?;
         tracing::info!(
             name: message_id::STARTED.name,
             pid = std::process::id(),
@@ -197,6 +191,23 @@ impl Keeper {
         let was_released = keeper.adopt(remembered, kept);
         keeper.first_round(was_released);
         Ok(keeper)
+    }
+
+    /// To whoever commands: by the control socket, load balancers' questions, files, signals.
+    fn listen(&self, control: UnixListener, outbox: &Outbox) -> Result<(), KeeperError> {
+        tokio::task::spawn_local(control::serve(control, outbox.clone()));
+        for listener in &self.admin {
+            let copy = listener.try_clone();
+            let copy =
+                copy.map_err(|error| KeeperError::System("serve the admin socket", error))?;
+            tokio::task::spawn_local(admin::serve(copy, outbox.clone()));
+        }
+        if let Mode::Foreground { watch, .. } = &self.options.mode
+            && !watch.is_empty()
+        {
+            Changes::new(watch.clone())?.tell(outbox.clone())?;
+        }
+        hear_signals(outbox).map_err(|error| KeeperError::System("watch signals", error))
     }
 
     /// What to begin with: everything anew, a new generation and front beside the adopted ones, or
@@ -292,6 +303,7 @@ fn sockets(
             host,
             port,
             admin: wanted,
+            ..
         } => {
             if let (Some(address), []) = (*wanted, &*admin) {
                 admin.push(listeners::bind_admin(address)?);

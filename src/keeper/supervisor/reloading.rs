@@ -6,6 +6,7 @@ use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
 use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::id::GenerationId;
+use crate::keeper::changes;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
@@ -282,6 +283,12 @@ impl Keeper {
     pub(super) fn reload_by_signal(&mut self) {
         self.has_heard_reload = true;
         tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
+        self.begin_generation(&Wanted::Current, None);
+    }
+
+    pub(super) fn reload_by_change(&mut self, files: &[PathBuf]) {
+        let changed = changes::summary(files);
+        tracing::info!(name: message_id::RELOAD_ASKED.name, files = %changed, "{changed} changed, reloading");
         self.begin_generation(&Wanted::Current, None);
     }
 
