@@ -2,13 +2,14 @@
 //! loses no request while either is replaced.
 //!
 //! The layers, from the top: [`cli`]; [`keeper`] and [`front`] (which never import each other);
-//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`id`], [`steps`], [`usage`]. A module imports from its own
+//! [`link`] and [`api`]; [`config`], [`systemd`], [`exec`]; [`diagnosis`], [`id`], [`steps`], [`usage`]. A module imports from its own
 //! row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
 
 pub mod api;
 pub mod causes;
 pub mod cli;
 pub mod config;
+pub mod diagnosis;
 pub mod exec;
 pub mod front;
 pub mod id;

@@ -16,7 +16,7 @@ const ROWS: [&[&str]; 5] = [
     &["keeper", "front"],
     &["link", "api", "release"],
     &["config", "systemd", "exec"],
-    &["causes", "id", "poll", "steps", "usage"],
+    &["causes", "diagnosis", "id", "poll", "steps", "usage"],
 ];
 
 /// `from` may use `to`.

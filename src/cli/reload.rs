@@ -130,6 +130,7 @@ mod tests {
             generation: Some(GenerationId(8)),
             verdict,
             cause: "worker w0 exited with status 1 after 0.3 s".to_owned(),
+            code: Some("missing-module".to_owned()),
             last_lines: vec![
                 "\u{1b}[31mError: Cannot find module './server'\u{1b}[0m".to_owned(),
                 "    at main".to_owned(),
@@ -175,6 +176,7 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
         let invalid = ReloadOutcome {
             generation: None,
             cause: "/etc/gapless/gapless.toml:7: unknown key \"workres\" in [app]".to_owned(),
+            code: Some("config-invalid".to_owned()),
             last_lines: Vec::new(),
             live: None,
             ..outcome(Verdict::ConfigInvalid)
