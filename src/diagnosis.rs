@@ -7,6 +7,8 @@
 pub enum Diagnosis {
     /// A worker ended by itself.
     Exited,
+    /// It ended with success, as one that goes to the background.
+    NotInForeground,
     /// A signal that somebody sent.
     Killed,
     /// A signal that a fault of the program raised.
@@ -23,14 +25,24 @@ pub enum Diagnosis {
     MissingLibrary,
     /// Something that the app imports.
     MissingModule,
+    /// It was built on a newer system than this one.
+    OldSystem,
+    /// It was built for a newer runtime than the one here.
+    OldRuntime,
+    /// It was built for another kind of machine.
+    WrongMachine,
     /// The app may not do what it tried.
     PermissionDenied,
+    /// It wants to write where everything is read-only.
+    ReadOnly,
     /// Nothing can be started in the directory of the app.
     DirectoryUnusable,
     /// No process, for want of fds, tasks or memory.
     NotStarted,
     /// Somebody else has the port.
     PortInUse,
+    /// A port below 1024 is not for the app.
+    PortDenied,
     /// Nothing was listened on.
     NotListening,
     /// It listens on another port than the one it was given.
@@ -85,8 +97,9 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// All of them, in the order of the list.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 44] = [
         Self::Exited,
+        Self::NotInForeground,
         Self::Killed,
         Self::Crashed,
         Self::OutOfMemory,
@@ -95,10 +108,15 @@ impl Diagnosis {
         Self::NotExecutable,
         Self::MissingLibrary,
         Self::MissingModule,
+        Self::OldSystem,
+        Self::OldRuntime,
+        Self::WrongMachine,
         Self::PermissionDenied,
+        Self::ReadOnly,
         Self::DirectoryUnusable,
         Self::NotStarted,
         Self::PortInUse,
+        Self::PortDenied,
         Self::NotListening,
         Self::WrongPort,
         Self::WrongAddress,
@@ -130,6 +148,7 @@ impl Diagnosis {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Exited => "exited",
+            Self::NotInForeground => "not-in-foreground",
             Self::Killed => "killed",
             Self::Crashed => "crashed",
             Self::OutOfMemory => "out-of-memory",
@@ -138,10 +157,15 @@ impl Diagnosis {
             Self::NotExecutable => "not-executable",
             Self::MissingLibrary => "missing-library",
             Self::MissingModule => "missing-module",
+            Self::OldSystem => "old-system",
+            Self::OldRuntime => "old-runtime",
+            Self::WrongMachine => "wrong-machine",
             Self::PermissionDenied => "permission-denied",
+            Self::ReadOnly => "read-only",
             Self::DirectoryUnusable => "directory-unusable",
             Self::NotStarted => "not-started",
             Self::PortInUse => "port-in-use",
+            Self::PortDenied => "port-denied",
             Self::NotListening => "not-listening",
             Self::WrongPort => "wrong-port",
             Self::WrongAddress => "wrong-address",
@@ -184,9 +208,14 @@ impl Diagnosis {
             127 if is_loader || says("not found") => return Self::MissingProgram,
             _ => {}
         }
+        let otherwise = if status == 0 {
+            Self::NotInForeground
+        } else {
+            Self::Exited
+        };
         SAID.iter()
             .find(|(word, _)| says(word))
-            .map_or(Self::Exited, |(_, diagnosis)| *diagnosis)
+            .map_or(otherwise, |(_, diagnosis)| *diagnosis)
     }
 
     /// Of a worker that a signal ended, other than for want of memory.
@@ -225,8 +254,8 @@ const SAID: [(&str, Diagnosis); 17] = [
     ("ddress already in use", Diagnosis::PortInUse),
     ("EACCES", Diagnosis::PermissionDenied),
     ("ermission denied", Diagnosis::PermissionDenied),
-    ("EROFS", Diagnosis::PermissionDenied),
-    ("ead-only file system", Diagnosis::PermissionDenied),
+    ("EROFS", Diagnosis::ReadOnly),
+    ("ead-only file system", Diagnosis::ReadOnly),
 ];
 
 #[cfg(test)]
@@ -273,6 +302,7 @@ mod tests {
             Diagnosis::PermissionDenied
         );
         assert_eq!(of(3, "no database"), Diagnosis::Exited);
+        assert_eq!(of(0, "started"), Diagnosis::NotInForeground);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, Instance};
 use super::output::{printable, say};
-use super::{CliError, Exit, ReloadArgs};
+use super::{CliError, Exit, ReloadArgs, explain};
 use crate::api::{GenerationStatus, ReloadOutcome, Status, Verdict};
 use crate::id::GenerationId;
 use anstyle::{AnsiColor, Style};
@@ -110,6 +110,7 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> 
             .to_owned(),
     });
     lines.push(format!("  next: {advice}"));
+    lines.extend(explain::more(outcome.code.as_deref()).map(|more| format!("  {more}")));
     lines.join("\n")
 }
 
@@ -167,7 +168,8 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
     Error: Cannot find module './server'
         at main
   now:  g7 serves on, as before
-  next: correct the app, then gapless reload; all it wrote: journalctl -u gapless.service";
+  next: correct the app, then gapless reload; all it wrote: journalctl -u gapless.service
+  more: gapless explain missing-module";
         assert_eq!(plain(&outcome(Verdict::Unhealthy), &[]), expected);
     }
 
@@ -185,7 +187,8 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
 the configuration is invalid, nothing was started: /etc/gapless/gapless.toml:7: unknown key \
 \"workres\" in [app]
   now:  nothing is live: requests wait for a generation, at most [http] hold
-  next: correct the file, ask gapless check, then gapless reload";
+  next: correct the file, ask gapless check, then gapless reload
+  more: gapless explain config-invalid";
         assert_eq!(plain(&invalid, &[]), expected);
     }
 
