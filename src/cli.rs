@@ -14,6 +14,7 @@ mod deploy;
 mod drain;
 mod exec;
 mod exit;
+mod explain;
 mod front;
 mod handover;
 mod hold;
@@ -33,17 +34,19 @@ mod status;
 mod sweep;
 mod units;
 mod upgrade;
+mod verify;
 mod watch;
 
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
-    HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs, ReloadArgs, RestartArgs,
-    ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs,
-    UndrainArgs, UpgradeArgs,
+    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, ExplainArgs,
+    HandoverArgs, HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs, ReloadArgs,
+    RestartArgs, ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs,
+    SweepArgs, UndrainArgs, UpgradeArgs, VerifyArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
 pub use exit::Exit;
+pub use explain::ExplainError;
 pub use init::InitError;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
@@ -51,6 +54,7 @@ pub use instance::{
 };
 pub use logs::LogsError;
 pub use units::UnitsError;
+pub use verify::VerifyError;
 
 use crate::config::ConfigError;
 use crate::exec::relay;
@@ -134,13 +138,19 @@ pub enum CliError {
     /// systemctl did not do it.
     #[error(transparent)]
     Units(#[from] UnitsError),
+    /// Nothing could be proved.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Nothing is called so.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
 }
 
 impl CliError {
     /// The exit code that tells scripts what happened.
     pub fn exit(&self) -> Exit {
         match self {
-            CliError::NotByHand(_) => Exit::Usage,
+            CliError::NotByHand(_) | CliError::Explain(_) => Exit::Usage,
             CliError::Keeper(_)
             | CliError::Front(_)
             | CliError::Given(_)
@@ -157,6 +167,7 @@ impl CliError {
             CliError::Init(error) => error.exit(),
             CliError::Logs(error) => error.exit(),
             CliError::Units(error) => error.exit(),
+            CliError::Verify(error) => error.exit(),
         }
     }
 }
@@ -222,6 +233,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Logs(args) => logs::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Explain(args) => Ok(explain::run(&args)?),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::AdoptCheck(args) => adopt_check::run(&args),
@@ -242,6 +255,11 @@ fn concluded(result: Result<Exit, CliError>) -> Exit {
         output::complain(invalid.render(output::look()).trim_end());
     } else {
         output::complain(&format!("gapless: {}", crate::causes::chain(&error)));
+        if let CliError::Deploy(error) = &error
+            && let Some(more) = explain::more(error.code())
+        {
+            output::complain(&format!("  {more}"));
+        }
     }
     error.exit()
 }

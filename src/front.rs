@@ -45,6 +45,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use trustee::Trustee;
 
+pub use refusal::cause_of;
+
 /// What lanes may have under way to the main thread before they wait for it.
 const EVENTS_MAX: usize = 1024;
 

@@ -16,12 +16,9 @@
     reason = "what a failing test has to say goes to stderr"
 )]
 
-#[allow(dead_code, reason = "the load uses the rest of it")]
-#[path = "load/random.rs"]
-mod random;
 mod world;
 
-use random::Random;
+use gapless::verify::Random;
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;

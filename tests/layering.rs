@@ -13,10 +13,18 @@ use std::path::{Path, PathBuf};
 /// From the top.
 const ROWS: [&[&str]; 5] = [
     &["cli"],
-    &["keeper", "front"],
+    &["keeper", "front", "verify"],
     &["link", "api", "release"],
     &["config", "systemd", "exec"],
-    &["causes", "id", "poll", "steps", "usage"],
+    &[
+        "causes",
+        "diagnosis",
+        "explain",
+        "id",
+        "poll",
+        "steps",
+        "usage",
+    ],
 ];
 
 /// `from` may use `to`.

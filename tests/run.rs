@@ -249,6 +249,24 @@ fn what_cannot_be_watched_is_said_before_anything_starts() {
 }
 
 #[test]
+fn verify_says_that_a_foreground_is_not_restarted_and_kills_its_worker_without_a_loss() {
+    let foreground = Foreground::start();
+    let verify = |only: &[&str]| {
+        let mut command = Foreground::command(&foreground.scratch, &foreground.mark);
+        command.args(["verify", "--for", "1500ms"]).args(only);
+        process::run(command, Duration::from_mins(1))
+    };
+    let done = verify(&[]).expect_success();
+    let skipped = "  restart  not done: only services are restarted; run runs in the foreground";
+    assert!(done.lines().any(|line| line.starts_with(skipped)), "{done}");
+    assert!(done.contains("\n  kill  "), "{done}");
+    assert!(done.contains("\nrestart was not done: "), "{done}");
+    let named = verify(&["--only", "restart"]);
+    assert_eq!(named.code(), 2, "{named}");
+    assert!(named.stderr.contains("restart cannot be done"), "{named}");
+}
+
+#[test]
 fn nothing_outlives_a_keeper_that_nobody_replaces() {
     let mut foreground = Foreground::start();
     foreground.signal(Signal::KILL);

@@ -289,6 +289,35 @@ fn a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices(container: &m
     assert!(container.journal("_PID=1 -b").contains("Watchdog timeout"));
 }
 
+/// The user's proof, by the user's command, while everything happens that may.
+fn verify_finds_nothing_lost(container: &mut Container) {
+    container.serve_probe(&version("v1"), QUICK, "");
+    let before = container.status();
+    let only = "--only reload,upgrade,restart,kill";
+    let told = container.sh(&format!(
+        "gapless verify --for 9s {only} --path '/slow?ms=20&q={{id}}'"
+    ));
+    let phases: Vec<_> = told
+        .lines()
+        .filter_map(|it| it.split_whitespace().next())
+        .collect();
+    let happened = [phases[2], phases[4], phases[6], phases[8]];
+    assert_eq!(happened, ["reload", "upgrade", "restart", "kill"], "{told}");
+    assert!(
+        told.contains("  systemctl restart gapless.service, done after "),
+        "{told}"
+    );
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.starts_with("0 of ") && last.contains(" 0 connections closed;"),
+        "{told}"
+    );
+    eprintln!("{last}");
+    let after = container.status();
+    assert_eq!(after.requests.lost, 0, "{after:#?}");
+    assert!(after.pid != before.pid && after.requests.total > before.requests.total);
+}
+
 /// Point 5, restarts.
 fn restarts_lose_nothing_though_the_app_boots_for_seconds(container: &mut Container) {
     let slow = |number: usize| {
@@ -773,6 +802,9 @@ on_both! { beside_others:
     killed_workers_cost_only_what_they_were_answering:
         on_252_killed_workers_cost_only_what_they_were_answering,
         on_257_killed_workers_cost_only_what_they_were_answering;
+    verify_finds_nothing_lost:
+        on_252_verify_finds_nothing_lost_through_reload_upgrade_restart_and_kill,
+        on_257_verify_finds_nothing_lost_through_reload_upgrade_restart_and_kill;
     restarts_of_the_socket_refuse_nobody:
         on_252_restarts_of_the_socket_refuse_nobody,
         on_257_restarts_of_the_socket_refuse_nobody;

@@ -1,11 +1,14 @@
 //! The grammar of the command line, with its help texts.
 
 mod operations;
+mod proof;
 
 pub use operations::{
     DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
     StartArgs, StopArgs, UndrainArgs,
 };
+
+pub use proof::{ExplainArgs, Happening, VerifyArgs};
 
 use super::instance::InstanceName;
 use crate::config::{ConfigSource, Overrides};
@@ -100,6 +103,10 @@ pub enum Command {
     Init(InitArgs),
     /// Check a configuration before it hurts
     Check(CheckArgs),
+    /// Prove that it loses nothing: load on your app through reload, upgrade, restart and kill
+    Verify(VerifyArgs),
+    /// What a name means that gapless prints, and what to do
+    Explain(ExplainArgs),
     /// Log more, or less, from now until the next reload
     LogLevel(LogLevelArgs),
     /// What a shell completes after `gapless` (the packages install it)

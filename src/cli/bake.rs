@@ -5,8 +5,9 @@ use super::client;
 use super::deploy::DeployError;
 use super::output::say;
 use super::progress::{self, Site, plural, status, tell};
-use super::{CliError, Exit};
+use super::{CliError, Exit, explain};
 use crate::api::Status;
+use crate::diagnosis::Diagnosis;
 use crate::release::{Lock, ReleaseId};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -160,6 +161,9 @@ fn go_back(site: &Site, id: &ReleaseId, lock: Lock, why: &str) -> Result<Exit, C
     }
     // In the store it stays healthy: it did start, and what was live once is never called failed.
     say(&format!("{id} was taken back: {why}"));
+    if let Some(more) = explain::more(Some(Diagnosis::BakedWorse.code())) {
+        say(&format!("  {more}"));
+    }
     Ok(Exit::Unhealthy)
 }
 

@@ -7,6 +7,7 @@ use super::progress::{self, Site, plural, size, tell, unix_seconds};
 use super::{CliError, ClientError, DeployArgs, Exit};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
+use crate::diagnosis::Diagnosis;
 use crate::keeper::control;
 use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, Staged, StagingError};
@@ -91,6 +92,28 @@ pub enum DeployError {
 }
 
 impl DeployError {
+    /// What is wrong, by its name. That of a configuration says it all already.
+    pub(super) fn code(&self) -> Option<&'static str> {
+        let diagnosis = match self {
+            Self::Store(StoreError::Lock(LockError::Held { .. })) => {
+                return Some(Exit::Locked.name());
+            }
+            Self::NotAllowed(_) => return Some(Exit::NotAllowed.name()),
+            Self::Config(_) => return None,
+            Self::Store(_) => Diagnosis::StoreUnusable,
+            Self::Staging(_) => Diagnosis::NotStaged,
+            Self::Detection(_) => Diagnosis::NotDetected,
+            Self::Elsewhere { .. } => Diagnosis::DirectoryConfigured,
+            Self::Commanded { .. } => Diagnosis::CommandConfigured,
+            Self::Shared { .. } => Diagnosis::SharedNotEmpty,
+            Self::Start { .. } => Diagnosis::ServiceNotStarted,
+            Self::NothingBefore => Diagnosis::NothingBefore,
+            Self::Superseded(_) => Diagnosis::Superseded,
+            Self::Undecided => Diagnosis::Undecided,
+        };
+        Some(diagnosis.code())
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Store(StoreError::Lock(LockError::Held { .. })) => Exit::Locked,

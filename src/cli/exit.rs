@@ -54,6 +54,21 @@ impl Exit {
         }
     }
 
+    /// Its name, for `gapless explain`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::Failed => "failed",
+            Exit::Usage => "usage",
+            Exit::NotRunning => "not-running",
+            Exit::NotAllowed => "not-allowed",
+            Exit::ConfigInvalid => "config-invalid",
+            Exit::Unhealthy => "unhealthy",
+            Exit::TimedOut => "timed-out",
+            Exit::Locked => "locked",
+        }
+    }
+
     /// The line of the table.
     pub fn meaning(self) -> &'static str {
         match self {
@@ -73,5 +88,21 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain;
+
+    #[test]
+    fn every_exit_code_has_a_text_that_is_found_by_name_and_number() {
+        for exit in Exit::ALL {
+            let topic = explain::find(exit.name()).unwrap();
+            assert_eq!(explain::find(&exit.code().to_string()).unwrap(), topic);
+            let title = format!("Exit code {}: ", exit.code());
+            assert!(topic.title.starts_with(&title), "{}", topic.title);
+        }
     }
 }

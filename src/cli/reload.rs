@@ -3,7 +3,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, Instance};
 use super::output::{printable, say};
-use super::{CliError, Exit, ReloadArgs};
+use super::{CliError, Exit, ReloadArgs, explain};
 use crate::api::{GenerationStatus, ReloadOutcome, Status, Verdict};
 use crate::id::GenerationId;
 use anstyle::{AnsiColor, Style};
@@ -110,6 +110,7 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> 
             .to_owned(),
     });
     lines.push(format!("  next: {advice}"));
+    lines.extend(explain::more(outcome.code.as_deref()).map(|more| format!("  {more}")));
     lines.join("\n")
 }
 
@@ -130,6 +131,7 @@ mod tests {
             generation: Some(GenerationId(8)),
             verdict,
             cause: "worker w0 exited with status 1 after 0.3 s".to_owned(),
+            code: Some("missing-module".to_owned()),
             last_lines: vec![
                 "\u{1b}[31mError: Cannot find module './server'\u{1b}[0m".to_owned(),
                 "    at main".to_owned(),
@@ -166,7 +168,8 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
     Error: Cannot find module './server'
         at main
   now:  g7 serves on, as before
-  next: correct the app, then gapless reload; all it wrote: journalctl -u gapless.service";
+  next: correct the app, then gapless reload; all it wrote: journalctl -u gapless.service
+  more: gapless explain missing-module";
         assert_eq!(plain(&outcome(Verdict::Unhealthy), &[]), expected);
     }
 
@@ -175,6 +178,7 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
         let invalid = ReloadOutcome {
             generation: None,
             cause: "/etc/gapless/gapless.toml:7: unknown key \"workres\" in [app]".to_owned(),
+            code: Some("config-invalid".to_owned()),
             last_lines: Vec::new(),
             live: None,
             ..outcome(Verdict::ConfigInvalid)
@@ -183,7 +187,8 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
 the configuration is invalid, nothing was started: /etc/gapless/gapless.toml:7: unknown key \
 \"workres\" in [app]
   now:  nothing is live: requests wait for a generation, at most [http] hold
-  next: correct the file, ask gapless check, then gapless reload";
+  next: correct the file, ask gapless check, then gapless reload
+  more: gapless explain config-invalid";
         assert_eq!(plain(&invalid, &[]), expected);
     }
 

@@ -122,19 +122,7 @@ fn run(
         say(&format!("{line}: {requests}"));
     }
     let began = Instant::now();
-    let done = Command::new(SYSTEMCTL)
-        .args(command.iter().skip(1))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(UnitsError::Missing)?;
-    let said = printable(
-        &String::from_utf8_lossy(&done.stderr)
-            .trim()
-            .replace('\n', " "),
-    );
-    if !done.status.success() {
-        return Err(failure(done.status.code(), line, name, said));
-    }
+    systemctl(verb, units, name)?;
     let elapsed = began.elapsed();
     if args.json {
         let told = Told {
@@ -147,6 +135,30 @@ fn run(
         say(&format!("done in {:.1} s", elapsed.as_secs_f64()));
     }
     Ok(Exit::Done)
+}
+
+/// Runs `systemctl VERB UNITS`, and blocks until it is done.
+pub(super) fn systemctl(
+    verb: &str,
+    units: &[String],
+    name: &InstanceName,
+) -> Result<(), UnitsError> {
+    let done = Command::new(SYSTEMCTL)
+        .arg(verb)
+        .args(units)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(UnitsError::Missing)?;
+    let said = printable(
+        &String::from_utf8_lossy(&done.stderr)
+            .trim()
+            .replace('\n', " "),
+    );
+    if done.status.success() {
+        return Ok(());
+    }
+    let line = format!("{SYSTEMCTL} {verb} {}", units.join(" "));
+    Err(failure(done.status.code(), line, name, said))
 }
 
 fn failure(code: Option<i32>, command: String, name: &InstanceName, said: String) -> UnitsError {

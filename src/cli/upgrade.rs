@@ -7,6 +7,7 @@ use super::output::{printable, say};
 use super::{CliError, Exit, UpgradeArgs};
 use crate::api::{Status, UpgradeOutcome, UpgradeVerdict};
 use crate::causes::chain;
+use crate::diagnosis::Diagnosis;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
 use std::time::Duration;
@@ -27,7 +28,10 @@ pub(super) fn run(args: &UpgradeArgs) -> Result<Exit, CliError> {
     Ok(exit(outcome.verdict))
 }
 
-async fn ask(instance: &Instance, args: &UpgradeArgs) -> Result<UpgradeOutcome, ClientError> {
+pub(super) async fn ask(
+    instance: &Instance,
+    args: &UpgradeArgs,
+) -> Result<UpgradeOutcome, ClientError> {
     let path = if args.check {
         "/upgrade/check"
     } else {
@@ -121,7 +125,8 @@ fn render(outcome: &UpgradeOutcome, unit: &str) -> String {
         }
         UpgradeVerdict::Refused => format!(
             "{red}gapless {from} serves on{red:#}: {program} cannot take over, {cause}\n\
-             Install another gapless and ask again; more: journalctl -u {unit}"
+             Install another gapless and ask again; more: journalctl -u {unit}, gapless explain {}",
+            Diagnosis::UpgradeRefused.code()
         ),
         UpgradeVerdict::NotNow | UpgradeVerdict::UnderWay => {
             format!("{red}no upgrade{red:#}: {cause}")

@@ -60,6 +60,27 @@ pub(super) enum Refusal {
 pub(super) const MALFORMED_HEAD: &str = "malformed_head";
 
 impl Refusal {
+    /// All of them.
+    pub(super) const ALL: [Refusal; 17] = [
+        Refusal::NoLiveGeneration,
+        Refusal::NothingDeployed,
+        Refusal::HeldTooLong,
+        Refusal::HoldFull,
+        Refusal::AppRefused,
+        Refusal::AppDied,
+        Refusal::AppTimedOut,
+        Refusal::AppMalformed,
+        Refusal::Cut,
+        Refusal::BodyTooLarge,
+        Refusal::BodyBroken,
+        Refusal::BadHost,
+        Refusal::BadTarget,
+        Refusal::ConnectUnsupported,
+        Refusal::BadConnect,
+        Refusal::BadMethod,
+        Refusal::ExpectationUnknown,
+    ];
+
     /// In [`crate::link::Counters::refusals`]; fixed, for dashboards.
     pub(super) fn cause(self) -> &'static str {
         match self {
@@ -177,6 +198,12 @@ impl Refusal {
     }
 }
 
+/// Why gapless answered so: the cause of a refusal, written as text, if that is one.
+pub fn cause_of(status: u16, text: &str) -> Option<&'static str> {
+    let is_it = |it: &Refusal| it.status().as_u16() == status && it.text() == text.trim_end();
+    Refusal::ALL.into_iter().find(is_it).map(Refusal::cause)
+}
+
 /// As what a refusal is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -254,32 +281,13 @@ fn thousandths(parameter: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const ALL: [Refusal; 17] = [
-        Refusal::NoLiveGeneration,
-        Refusal::NothingDeployed,
-        Refusal::HeldTooLong,
-        Refusal::HoldFull,
-        Refusal::AppRefused,
-        Refusal::AppDied,
-        Refusal::AppTimedOut,
-        Refusal::AppMalformed,
-        Refusal::Cut,
-        Refusal::BodyTooLarge,
-        Refusal::BodyBroken,
-        Refusal::BadHost,
-        Refusal::BadTarget,
-        Refusal::ConnectUnsupported,
-        Refusal::BadConnect,
-        Refusal::BadMethod,
-        Refusal::ExpectationUnknown,
-    ];
-
     #[test]
     fn a_status_says_whose_fault_it_is() {
-        for refusal in ALL {
+        for refusal in Refusal::ALL {
             let by_client = refusal.blame() == Blame::Client;
             let by_nobody = refusal.blame() == Blame::Nobody;
             assert_eq!(refusal.status().is_success(), by_nobody, "{refusal:?}");
@@ -308,18 +316,28 @@ mod tests {
 
     #[test]
     fn the_manual_lists_every_cause() {
-        let mut refused: BTreeSet<_> = ALL.into_iter().map(Refusal::cause).collect();
+        let mut refused: BTreeSet<_> = Refusal::ALL.into_iter().map(Refusal::cause).collect();
         refused.insert(MALFORMED_HEAD);
         assert_eq!(documented("gapless_refusals_total"), refused);
-        let mut lost: BTreeSet<_> = ALL.into_iter().filter_map(Refusal::lost).collect();
+        let mut lost: BTreeSet<_> = Refusal::ALL.into_iter().filter_map(Refusal::lost).collect();
         // Those of requests that were answered in part, and of fronts.
         lost.extend(["app_died_mid_response", "front_died"]);
         assert_eq!(documented("gapless_requests_lost_total"), lost);
     }
 
     #[test]
+    fn every_cause_has_a_text() {
+        let causes = documented("gapless_refusals_total");
+        let lost = documented("gapless_requests_lost_total");
+        for cause in causes.into_iter().chain(lost) {
+            let topic = explain::find(cause).unwrap_or_else(|| panic!("{cause}"));
+            assert_eq!(topic.code, cause);
+        }
+    }
+
+    #[test]
     fn only_503_says_when_to_try_again() {
-        for refusal in ALL {
+        for refusal in Refusal::ALL {
             let response = refusal.response(Form::Text, 7, true);
             let is_503 = response.status() == 503;
             assert_eq!(
@@ -360,7 +378,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_small_in_every_form_and_its_json_can_be_read() {
-        for refusal in ALL {
+        for refusal in Refusal::ALL {
             for form in [Form::Text, Form::Html, Form::Json] {
                 let written = form.write(refusal.status(), refusal.text());
                 assert!(written.len() < 200, "{written}");

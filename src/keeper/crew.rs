@@ -16,6 +16,7 @@ use super::worker::{Offer, Place, RememberedWorker, Worker, WorkerError};
 use super::yard::Yard;
 use crate::api::WorkerStatus;
 use crate::causes::chain;
+use crate::diagnosis::Diagnosis;
 use crate::id::{GenerationId, Slot};
 use crate::link::{Backend, Endpoint};
 use crate::systemd::message_id;
@@ -54,6 +55,8 @@ pub struct Crew {
     pub superseded: Option<Moment>,
     /// Why it failed, if it did: one sentence.
     pub cause: Option<String>,
+    /// Its name.
+    pub diagnosis: Option<Diagnosis>,
     /// The last lines of the worker that failed.
     pub last_lines: Vec<String>,
     oom: Rc<OomKills>,
@@ -75,6 +78,7 @@ impl Crew {
             is_repeating: false,
             superseded: None,
             cause: None,
+            diagnosis: None,
             last_lines: Vec::new(),
             oom: Rc::clone(&yard.oom),
             places: BTreeMap::new(),
@@ -100,6 +104,7 @@ impl Crew {
                 "worker {slot} could not be started: {}",
                 chain(error)
             ));
+            self.diagnosis = Some(error.diagnosis());
             self.last_lines.clear();
         });
         let (id, label) = (self.id, &self.release.label);
@@ -247,6 +252,7 @@ impl Crew {
             lived.as_secs_f64()
         ));
         self.last_lines = worker.tail.lines();
+        self.diagnosis = Some(diagnosis(death, ending, &self.last_lines));
         let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
         if self.is_repeating {
             tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
@@ -269,6 +275,7 @@ impl Crew {
         });
         if let Some((slot, worker)) = late {
             let seen = worker.last_seen();
+            self.diagnosis = Some(worker.not_ready());
             self.cause = Some(format!(
                 "worker {slot} was not ready within {} s: {seen}",
                 boot.as_secs_f64()
@@ -420,5 +427,15 @@ impl Crew {
     fn worker_mut(&mut self, life: WorkerLife) -> Option<&mut Worker> {
         let worker = self.places.get_mut(&life.slot)?.worker.as_mut()?;
         (worker.life == life.life).then_some(worker)
+    }
+}
+
+/// What a worker died of, by its name.
+fn diagnosis(death: Death, ending: Ending, last_lines: &[String]) -> Diagnosis {
+    match (death, ending) {
+        (Death::Oom, _) => Diagnosis::OutOfMemory,
+        (_, Ending::Exited(status)) => Diagnosis::of_exit(status, last_lines),
+        (_, Ending::Signaled { signal, .. }) => Diagnosis::of_signal(signal),
+        (_, Ending::Unknown) => Diagnosis::Exited,
     }
 }

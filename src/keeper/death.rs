@@ -65,3 +65,16 @@ impl From<Ending> for Death {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain;
+
+    #[test]
+    fn every_word_has_a_text() {
+        for death in Death::ALL {
+            assert!(explain::find(death.word()).is_some(), "{}", death.word());
+        }
+    }
+}

@@ -18,6 +18,7 @@ use super::stored;
 use super::yard::Yard;
 use crate::api::WorkerStatus;
 use crate::config::{HealthConfig, Listen};
+use crate::diagnosis::Diagnosis;
 use crate::id::{GenerationId, Slot};
 use crate::link::Endpoint;
 use crate::poll;
@@ -55,6 +56,30 @@ pub enum WorkerError {
     /// It ended while no keeper was there.
     #[error("it ended while no keeper was watching")]
     Dead,
+}
+
+impl WorkerError {
+    /// What is wrong, by its name.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Spawn(SpawnError::Start { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Diagnosis::DirectoryUnusable
+            }
+            Self::Spawn(_)
+            | Self::Notice(_)
+            | Self::Output(_)
+            | Self::Prepare(_)
+            | Self::NotKept(_)
+            | Self::Dead => Diagnosis::NotStarted,
+        }
+    }
 }
 
 /// What the next keeper must know of a worker, beside the kept fds.
@@ -429,6 +454,14 @@ impl Worker {
     pub fn kill(&self) {
         reaper::kill_session(self.pid);
         self.signal(Signal::KILL);
+    }
+
+    /// The name of that.
+    pub fn not_ready(&self) -> Diagnosis {
+        if self.speaks {
+            return Diagnosis::NeverReady;
+        }
+        self.last_seen.diagnosis()
     }
 
     /// What the last question about its readiness met.

@@ -301,7 +301,7 @@ async fn serve(app: Arc<App>, stream: Box<dyn Stream>, ending: CancellationToken
 struct Asked {
     path: String,
     query: String,
-    /// The client's `X-Client-Id`.
+    /// The client's `X-Client-Id`, or what `gapless verify` sends.
     id: String,
 }
 
@@ -310,6 +310,7 @@ impl Asked {
         let id = request
             .headers()
             .get("x-client-id")
+            .or_else(|| request.headers().get("x-gapless-verify"))
             .and_then(|id| id.to_str().ok());
         Self {
             path: request.uri().path().to_owned(),

@@ -14,13 +14,11 @@ mod connection;
 #[path = "../apps/digest.rs"]
 mod digest;
 mod kinds;
-mod random;
 mod tally;
 
 use clap::Parser;
-use connection::{Address, Broken, Connection, Idle};
+use gapless::verify::{Address, Broken, Connection, Idle, Random};
 use kinds::{Asker, Kind};
-use random::Random;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::cell::RefCell;
 use std::io::{self, Write};

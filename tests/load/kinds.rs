@@ -1,8 +1,8 @@
 //! The kinds of clients: how each asks, and when it must have its answer.
 
-use crate::connection::{Answer, Broken, Checked, Connection, Expected, check};
+use crate::connection::{Checked, Expected, check};
 use crate::digest;
-use crate::random::Random;
+use gapless::verify::{Answer, Broken, Connection, Random};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

@@ -1,7 +1,7 @@
 //! What the clients counted, and the one line of JSON it becomes.
 
-use crate::connection::Broken;
 use crate::kinds::Kind;
+use gapless::verify::Broken;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@ use super::reloading::{Answer, Wanted};
 use crate::api::{Step, Verdict};
 use crate::causes::chain;
 use crate::config::Config;
+use crate::diagnosis::Diagnosis;
 use crate::id::GenerationId;
 use crate::keeper::crew::Crew;
 use crate::keeper::errand::{self, Ended, Errand};
@@ -13,6 +14,9 @@ use crate::keeper::plan::Phase;
 use crate::keeper::release::Release;
 use crate::release::{ReleaseId, State};
 use tokio::sync::mpsc;
+
+/// That of the release command, or that it could not be run.
+const FAILED: Option<&str> = Some(Diagnosis::ReleaseCommandFailed.code());
 
 impl Keeper {
     pub(super) fn deploy(&mut self, id: &ReleaseId, steps: mpsc::Sender<Step>) {
@@ -67,7 +71,7 @@ impl Keeper {
         if let Some(cause) = refused {
             tracing::error!(release = %id, cause, "release {id} is not begun: {cause}");
             let answer = Some(Answer::Steps(asker));
-            self.refuse(Verdict::Unhealthy, cause, Vec::new(), answer);
+            self.refuse(Verdict::Unhealthy, (cause, FAILED), Vec::new(), answer);
         }
     }
 
@@ -89,7 +93,7 @@ impl Keeper {
         tracing::error!(release = %id, cause, last, "release {id} is not begun: {cause}");
         self.refuse(
             Verdict::Unhealthy,
-            cause,
+            (cause, FAILED),
             last_lines,
             Some(Answer::Steps(steps)),
         );

@@ -5,6 +5,7 @@ use super::{Keeper, Readiness, log_up, now};
 use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
 use crate::config::{self, Config, ConfigError, ConfigSource};
+use crate::diagnosis::Diagnosis;
 use crate::id::GenerationId;
 use crate::keeper::changes;
 use crate::keeper::plan::{Decision, Event, Moment, Why};
@@ -57,6 +58,16 @@ impl BeginError {
             Self::Store(_) | Self::NoStore | Self::Elsewhere(_) | Self::Shared { .. } => {
                 chain(self)
             }
+        }
+    }
+
+    /// What is wrong, by its name.
+    fn code(&self) -> &'static str {
+        match self {
+            // As the exit code is called.
+            Self::Config(_) => "config-invalid",
+            Self::Store(_) | Self::NoStore | Self::Shared { .. } => Diagnosis::StoreUnusable.code(),
+            Self::Elsewhere(_) => Diagnosis::DirectoryConfigured.code(),
         }
     }
 
@@ -178,13 +189,14 @@ impl Keeper {
             Ok(config) if config.app.command.is_empty() => return self.greet(&config, answer),
             Ok(config) if !self.plan.is_stopping() => config,
             Ok(_) => {
-                let cause = "gapless is stopping".into();
+                let cause = ("gapless is stopping".into(), None);
                 return self.refuse(Verdict::Stopping, cause, Vec::new(), answer);
             }
             Err(error) => {
                 let summary = error.summary();
                 tracing::error!(name: message_id::CONFIG_INVALID.name, error = %chain(&error), "configuration is invalid, nothing was started: {summary}");
-                return self.refuse(Verdict::ConfigInvalid, summary, error.lines(), answer);
+                let cause = (summary, Some(error.code()));
+                return self.refuse(Verdict::ConfigInvalid, cause, error.lines(), answer);
             }
         };
         self.use_settings(&config);
@@ -230,6 +242,7 @@ impl Keeper {
         let next = self.deploy_command();
         tracing::info!("nothing is deployed yet; next: {next}");
         let cause = format!("nothing is deployed yet; next: {next}");
+        let cause = (cause, Some("nothing_deployed"));
         self.refuse(Verdict::ConfigInvalid, cause, Vec::new(), answer);
         // That is no failure, and STATUS says it already.
         self.last_outcome = None;
@@ -258,7 +271,7 @@ impl Keeper {
     pub(super) fn refuse(
         &mut self,
         verdict: Verdict,
-        cause: String,
+        (cause, code): (String, Option<&str>),
         last_lines: Vec<String>,
         answer: Option<Answer>,
     ) {
@@ -266,6 +279,7 @@ impl Keeper {
             generation: None,
             verdict,
             cause,
+            code: code.map(str::to_owned),
             last_lines,
             elapsed_ms: 0,
             live: self.plan.live().map(|live| live.id),
@@ -337,6 +351,10 @@ impl Keeper {
             (Decision::Failed(_), Some(crew)) => crew.last_lines.clone(),
             (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => Vec::new(),
         };
+        let code = match (decision, self.crews.get(&id)) {
+            (Decision::Failed(_), Some(crew)) => crew.diagnosis,
+            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => None,
+        };
         let release = self
             .crews
             .get(&id)
@@ -349,6 +367,7 @@ impl Keeper {
             generation: Some(id),
             verdict,
             cause,
+            code: code.map(|it| it.code().to_owned()),
             last_lines,
             elapsed_ms: millis(now() - began),
             live: self.plan.live().map(|live| live.id),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+/// See the module.
+#[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
+    /// The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -27,6 +30,7 @@ impl Random {
         Duration::from_millis(self.below(max.saturating_add(1)))
     }
 
+    /// So many.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
