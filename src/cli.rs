@@ -32,6 +32,7 @@ mod run;
 mod serve;
 mod status;
 mod sweep;
+mod telling;
 mod units;
 mod upgrade;
 mod verify;

@@ -7,6 +7,7 @@ pub mod detection;
 pub mod id;
 pub mod lock;
 pub mod manifest;
+pub mod room;
 pub mod staging;
 pub mod store;
 

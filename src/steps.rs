@@ -1,4 +1,4 @@
-//! The steps of every handover, by name: at each of them the tests end a process.
+//! The steps of every handover and of every deploy, by name: at each of them the tests end a process.
 //!
 //! A step is armed by a file of its name in the directory that `GAPLESS_STEPS` names, for the first
 //! process that gets there; that removes the file, so it happens once, and the test sees that it
@@ -83,6 +83,36 @@ steps! {
     TrusteeSorted "trustee.sorted"
     EstateSent "trustee.parcel.sent"
     TrusteeDone "trustee.done"
+    // A release comes in.
+    StoreLocked "store.locked"
+    StoreSwept "store.swept"
+    StagingMade "store.staging.made"
+    FileWritten "store.file.written"
+    FilesStaged "store.files.staged"
+    SharedLinked "store.shared.linked"
+    LinksPrepared "store.links.prepared"
+    FilesSynced "store.files.synced"
+    ManifestWritten "store.manifest.written"
+    ManifestPlaced "store.manifest.placed"
+    ReleasePlaced "store.release.placed"
+    // It is to be live.
+    KeeperAsked "store.keeper.asked"
+    ErrandHeard "store.errand.heard"
+    StartHeard "store.start.heard"
+    HealthHeard "store.health.heard"
+    SwapHeard "store.swap.heard"
+    PreviousMoved "store.previous.moved"
+    CurrentMoved "store.current.moved"
+    ReleaseMarked "store.release.marked"
+    // Room is made.
+    ReleaseUnnamed "store.release.unnamed"
+    ReleaseEmptied "store.release.emptied"
+    ReleaseForgotten "store.release.forgotten"
+    DrainHeard "store.drain.heard"
+    // It is taken back.
+    FailureSeen "store.failure.seen"
+    BackMoved "store.back.moved"
+    BackMarked "store.back.marked"
 }
 
 /// If this step is armed, this process dies or stops here.

@@ -69,6 +69,9 @@ fn plays(victims: &[Victim]) -> Vec<Play> {
     let mut plays = Vec::new();
     for (number, step) in Step::ALL.iter().enumerate() {
         let handovers = handovers(*step);
+        if handovers.is_empty() {
+            continue;
+        }
         for (other, handover) in handovers.iter().enumerate() {
             if is_long() || other == number % handovers.len() {
                 plays.extend(victims.iter().map(|victim| (*step, *handover, *victim)));

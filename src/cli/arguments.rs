@@ -286,6 +286,9 @@ pub struct DeployArgs {
     /// Watch it for so long once it serves (60s, 5min), and go back if it fails more than the one before
     #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
     pub bake: Option<Duration>,
+    /// What came of it as one object, for programs; the steps go to standard error
+    #[arg(long)]
+    pub json: bool,
     /// Program and arguments, relative to the release
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -298,7 +301,8 @@ The same path as a deploy, from a directory that is there already; same exit cod
 
 Examples:
   sudo gapless rollback
-  sudo gapless rollback 20261120-3 --name shop")]
+  sudo gapless rollback 20261120-3 --name shop
+  sudo gapless rollback --json | jq -r .outcome")]
 pub struct RollbackArgs {
     /// The release; the one before the current one
     #[arg(value_name = "ID")]
@@ -306,6 +310,9 @@ pub struct RollbackArgs {
     /// The instance: gapless, or NAME of gapless@NAME.service
     #[arg(long, value_name = "NAME", default_value = "gapless")]
     pub name: InstanceName,
+    /// What came of it as one object, for programs; the steps go to standard error
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless releases`

@@ -3,12 +3,14 @@
 
 use super::client;
 use super::deploy::DeployError;
-use super::output::say;
-use super::progress::{self, Site, plural, status, tell};
+use super::progress::{self, Back, Site, make_room, plural, status};
+use super::status::grouped;
+use super::telling::{Outcome, Telling};
 use super::{CliError, Exit, explain};
 use crate::api::Status;
 use crate::diagnosis::Diagnosis;
 use crate::release::{Lock, ReleaseId};
+use crate::steps::{Step, reached};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -84,7 +86,10 @@ impl Seen {
             plural(self.requests, "request"),
             share / 10,
             share % 10,
-            plural(self.crashes, "crash").replace("crashs", "crashes")
+            match self.crashes {
+                1 => "1 crash".to_owned(),
+                crashes => format!("{} crashes", grouped(crashes)),
+            }
         )
     }
 }
@@ -95,9 +100,11 @@ pub(super) fn watch(
     id: &ReleaseId,
     time: Duration,
     lock: Lock,
+    telling: &Telling,
 ) -> Result<Exit, CliError> {
     let before = Seen::of(&site.before);
     let began = Instant::now();
+    telling.await_step("baking");
     // What it superseded has finished: from here on, all is its own.
     let mut start: Option<Seen> = None;
     let mut seen = Seen::default();
@@ -119,12 +126,14 @@ pub(super) fn watch(
         }
         seen = now.since(*start);
         if seen.is_worse_than(before) {
-            tell("failing", &seen.words(), began.elapsed());
-            say(&format!("            before: {}", before.words()));
-            return go_back(site, id, lock, &seen.words());
+            telling.step("failing", &seen.words(), began.elapsed());
+            telling.line(&format!("            before: {}", before.words()));
+            reached(Step::FailureSeen);
+            return go_back(site, id, lock, &seen.words(), telling);
         }
     }
-    tell("baked", &seen.words(), began.elapsed());
+    telling.step("baked", &seen.words(), began.elapsed());
+    make_room(site, id, telling);
     Ok(Exit::Done)
 }
 
@@ -139,31 +148,46 @@ fn expect_live(status: &Status, id: &ReleaseId) -> Result<(), DeployError> {
     }
 }
 
-fn go_back(site: &Site, id: &ReleaseId, lock: Lock, why: &str) -> Result<Exit, CliError> {
-    let previous = site.store.previous().map_err(DeployError::from)?;
-    let Some(previous) = previous.filter(|previous| previous != id) else {
-        say("  it serves on: there is no release to go back to");
+fn go_back(
+    site: &Site,
+    id: &ReleaseId,
+    lock: Lock,
+    why: &str,
+    telling: &Telling,
+) -> Result<Exit, CliError> {
+    let good = site.store.previous().map_err(DeployError::from)?;
+    let Some(good) = good.filter(|good| good != id) else {
+        telling.line("  it serves on: there is no release to go back to");
+        telling.note(|report| report.cause = Some(why.to_owned()));
         return Ok(Exit::Failed);
     };
-    say(&format!("  going back to {previous}"));
+    telling.line(&format!("  going back to {good}"));
     let back = Site {
         instance: site.instance.clone(),
         store: site.store.clone(),
         verb: "rollback",
         keep: u32::MAX,
         bake: None,
-        began: Instant::now(),
+        back: Some(Back {
+            from: id.clone(),
+            previous: site.previous.clone(),
+            why: why.to_owned(),
+        }),
         before: status(&site.instance)?,
+        previous: None,
     };
-    let exit = progress::bring_live(&back, &previous, lock)?;
+    let exit = progress::bring_live(&back, &good, lock, telling)?;
     if exit != Exit::Done {
         return Ok(exit);
     }
-    // In the store it stays healthy: it did start, and what was live once is never called failed.
-    say(&format!("{id} was taken back: {why}"));
+    telling.line(&format!("{id} was taken back: {why}"));
     if let Some(more) = explain::more(Some(Diagnosis::BakedWorse.code())) {
-        say(&format!("  {more}"));
+        telling.line(&format!("  {more}"));
     }
+    telling.note(|report| {
+        report.outcome = Outcome::TakenBack;
+        report.cause = Some(why.to_owned());
+    });
     Ok(Exit::Unhealthy)
 }
 

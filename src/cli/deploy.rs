@@ -2,8 +2,9 @@
 //! not.
 
 use super::instance::{self, Instance, InstanceName, config_file, system_directory};
-use super::output::{printable, say};
-use super::progress::{self, Site, plural, size, tell, unix_seconds};
+use super::output::printable;
+use super::progress::{self, Site, plural, size, unix_seconds};
+use super::telling::Telling;
 use super::{CliError, ClientError, DeployArgs, Exit};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
@@ -12,6 +13,7 @@ use crate::keeper::control;
 use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, Staged, StagingError};
 use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
+use crate::steps::{Step, reached};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::fs::{Gid, Mode};
@@ -86,6 +88,18 @@ pub enum DeployError {
         if .0.is_empty() { String::new() } else { format!(" of release {}", .0) }
     )]
     Superseded(String),
+    /// It is live, and the store could not be told.
+    #[error(
+        "{id} serves, but the next start would begin with another release; once that is solved: \
+         sudo gapless rollback {id}"
+    )]
+    Unmoved {
+        /// What serves.
+        id: ReleaseId,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
     /// The keeper ended in the middle.
     #[error("gapless ended before it was decided; gapless status shows what became of it")]
     Undecided,
@@ -118,15 +132,18 @@ impl DeployError {
         match self {
             Self::Store(StoreError::Lock(LockError::Held { .. })) => Exit::Locked,
             Self::NotAllowed(_) => Exit::NotAllowed,
+            Self::Staging(error) if error.is_about_room() => Exit::Failed,
             Self::Staging(_)
             | Self::Detection(_)
             | Self::Config(_)
             | Self::Elsewhere { .. }
             | Self::Commanded { .. }
             | Self::Shared { .. } => Exit::ConfigInvalid,
-            Self::Store(_) | Self::Superseded(_) | Self::Undecided | Self::NothingBefore => {
-                Exit::Failed
-            }
+            Self::Store(_)
+            | Self::Superseded(_)
+            | Self::Unmoved { .. }
+            | Self::Undecided
+            | Self::NothingBefore => Exit::Failed,
             Self::Start { .. } => Exit::NotRunning,
         }
     }
@@ -134,14 +151,22 @@ impl DeployError {
 
 /// Blocks until it is decided.
 pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
-    let began = Instant::now();
+    let telling = Telling::new("deploy", args.name.to_string(), args.json);
+    let result = deploy(args, &telling);
+    telling.conclude(result, &instance::store(&args.name))
+}
+
+fn deploy(args: &DeployArgs, telling: &Telling) -> Result<Exit, CliError> {
+    telling.note(|report| report.from = Some(args.path.clone()));
     let what = format!("gapless deploy {}", args.path.display());
     let (store, lock) = open(&args.name, &what)?;
-    let (instance, before) = running(&args.name)?;
+    let (instance, before) = running(&args.name, telling)?;
     let id = match &args.release {
         Some(id) => id.clone(),
         None => next_id(&store).map_err(DeployError::from)?,
     };
+    telling.note(|report| report.release = Some(id.clone()));
+    let previous = store.previous().unwrap_or(None);
     let arrival = Arrival {
         args,
         store: &store,
@@ -149,17 +174,18 @@ pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
         status: &before,
         id: &id,
     };
-    let keep = arrival.stage()?;
+    let keep = arrival.stage(telling)?;
     let site = Site {
         instance,
         store,
         verb: "deploy",
         keep,
         bake: args.bake,
-        began,
+        back: None,
         before,
+        previous,
     };
-    progress::bring_live(&site, &id, lock)
+    progress::bring_live(&site, &id, lock, telling)
 }
 
 /// The store, ours alone until the lock is dropped.
@@ -169,6 +195,8 @@ pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), Dep
     let store = instance::store(name);
     store.create().map_err(denied)?;
     let lock = store.lock(&who(what)).map_err(denied)?;
+    // For the order in which releases go; a full disk is told where it matters.
+    drop(store.remember(unix_seconds()));
     Ok((store, lock))
 }
 
@@ -180,6 +208,7 @@ fn denied(error: StoreError) -> DeployError {
             DeployError::NotAllowed(error)
         }
         StoreError::Io { .. }
+        | StoreError::Full(_)
         | StoreError::Lock(_)
         | StoreError::Exists(_)
         | StoreError::Missing(_)
@@ -199,8 +228,9 @@ struct Arrival<'a> {
 
 impl Arrival<'_> {
     /// It is in the store then, and it is known how to run it. Returns how many stay there.
-    fn stage(&self) -> Result<u32, DeployError> {
+    fn stage(&self, telling: &Telling) -> Result<u32, DeployError> {
         let began = Instant::now();
+        telling.await_step("staging");
         let file = configuration(&self.args.name);
         let fixed = config::fixed(&file);
         if fixed.directory {
@@ -210,20 +240,29 @@ impl Arrival<'_> {
             return Err(DeployError::Commanded { file });
         }
         let staging = self.store.begin(self.id)?;
-        let arrived = self.fill(&staging, &file);
+        let arrived = self.fill(&staging, &file).and_then(|(manifest, config)| {
+            // First, so that what is a release has all the room that it needs to become live.
+            self.store.prepare(self.id)?;
+            self.store.publish(&manifest)?;
+            Ok((manifest, config))
+        });
         if arrived.is_err() {
             // The message is what counts; what stays is removed by the next deploy.
             drop(self.store.sweep());
         }
         let (manifest, config) = arrived?;
-        self.store.publish(&manifest)?;
         let (files, size) = (plural(manifest.files, "file"), size(manifest.bytes));
         let text = format!("{}, {files}, {size}", self.id);
-        tell("staged", &text, began.elapsed());
+        telling.step("staged", &text, began.elapsed());
         if let (Some(by), Some(command)) = (&manifest.detected, &manifest.command) {
             let command = printable(&command.join(" "));
-            say(&format!("            by {by}: {command}"));
+            telling.line(&format!("            by {by}: {command}"));
         }
+        telling.note(|report| {
+            report.kind = Some(manifest.kind);
+            report.detected = manifest.detected;
+            report.run = manifest.command;
+        });
         Ok(config.app.keep)
     }
 
@@ -250,6 +289,7 @@ impl Arrival<'_> {
             config = load(command.clone(), false)?;
         }
         self.share(staging, &config)?;
+        reached(Step::SharedLinked);
         let manifest = Manifest {
             id: self.id.clone(),
             digest: staged.digest,
@@ -262,16 +302,14 @@ impl Arrival<'_> {
             command,
             detected,
             state: State::Staged,
+            taken_back: None,
         };
         Ok((manifest, config))
     }
 
     fn copy(&self, staging: &Path) -> Result<Staged, DeployError> {
-        let limits = Limits::of(staging).map_err(|source| StoreError::Io {
-            what: "look for room at",
-            path: staging.to_owned(),
-            source,
-        })?;
+        let limits = Limits::of(staging)
+            .map_err(|source| StoreError::of("look for room at", staging, source))?;
         // Its socket is of the group that the app runs as.
         // Not through a link: the directory is the app's, and so is what lies there.
         let socket = self.instance.socket.symlink_metadata();
@@ -294,11 +332,7 @@ impl Arrival<'_> {
             let parent = link.parent().unwrap_or(staging);
             std::fs::create_dir_all(parent)
                 .and_then(|()| symlink(&target, &link))
-                .map_err(|source| StoreError::Io {
-                    what: "link",
-                    path: link,
-                    source,
-                })?;
+                .map_err(|source| StoreError::of("link", &link, source))?;
         }
         Ok(())
     }
@@ -334,7 +368,10 @@ pub(super) fn configuration(name: &InstanceName) -> PathBuf {
 }
 
 /// The instance, started if it was not.
-pub(super) fn running(name: &InstanceName) -> Result<(Instance, Status), CliError> {
+pub(super) fn running(
+    name: &InstanceName,
+    telling: &Telling,
+) -> Result<(Instance, Status), CliError> {
     let instance = Instance {
         name: name.clone(),
         socket: system_directory(name).join(control::SOCKET),
@@ -342,7 +379,7 @@ pub(super) fn running(name: &InstanceName) -> Result<(Instance, Status), CliErro
     match progress::status(&instance) {
         Ok(status) => Ok((instance, status)),
         Err(CliError::Client(ClientError::NotRunning { .. })) => {
-            start(&name.unit())?;
+            start(&name.unit(), telling)?;
             let status = progress::status(&instance)?;
             Ok((instance, status))
         }
@@ -350,12 +387,13 @@ pub(super) fn running(name: &InstanceName) -> Result<(Instance, Status), CliErro
     }
 }
 
-fn start(unit: &str) -> Result<(), DeployError> {
+fn start(unit: &str, telling: &Telling) -> Result<(), DeployError> {
     let failed = |said: String| DeployError::Start {
         unit: unit.to_owned(),
         said,
     };
     let began = Instant::now();
+    telling.await_step("starting the service");
     let done = Command::new("systemctl")
         .args(["start", unit])
         .output()
@@ -365,11 +403,8 @@ fn start(unit: &str) -> Result<(), DeployError> {
             String::from_utf8_lossy(&done.stderr).trim().to_owned(),
         ));
     }
-    tell(
-        "began",
-        &format!("{unit}, by systemctl start"),
-        began.elapsed(),
-    );
+    let text = format!("{unit}, by systemctl start");
+    telling.step("began", &text, began.elapsed());
     Ok(())
 }
 

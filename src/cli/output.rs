@@ -42,6 +42,24 @@ fn frame(text: &str) -> String {
     format!("\x1b[H{lines}\x1b[K\n\x1b[J")
 }
 
+/// Columns of the screen.
+pub(super) fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { 80 } else { columns }
+}
+
+/// Replaces what stands on the line of the cursor, which stays there.
+pub(super) fn draw_line(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    write!(
+        stdout,
+        "\r{text}\x1b[K{}",
+        if text.is_empty() { "" } else { "\r" }
+    )?;
+    stdout.flush()
+}
+
 /// Writes a value as one line of JSON, on standard output.
 pub(super) fn say_json<T: serde::Serialize>(value: &T) {
     match serde_json::to_string(value) {

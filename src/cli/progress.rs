@@ -4,12 +4,14 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::deploy::DeployError;
 use super::instance::{Instance, InstanceName};
-use super::output::{printable, say};
 use super::status::{grouped, memory};
+use super::telling::{Outcome, Telling};
 use super::{CliError, ClientError, Exit, bake, reload};
 use crate::api::{ReloadOutcome, Status, Step, Verdict};
+use crate::causes::chain;
 use crate::id::GenerationId;
-use crate::release::{Lock, ReleaseId, State, Store};
+use crate::release::{Lock, ReleaseId, State, Store, StoreError};
+use crate::steps::{self, reached};
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
 use std::collections::BTreeSet;
@@ -28,19 +30,22 @@ pub(super) struct Site {
     pub keep: u32,
     /// To be watched for so long once it serves.
     pub bake: Option<Duration>,
-    /// When it began, for the last line.
-    pub began: Instant,
+    /// This is the way back from another release.
+    pub back: Option<Back>,
     /// Lost requests and all, before.
     pub before: Status,
+    /// What `previous` named before.
+    pub previous: Option<ReleaseId>,
 }
 
-/// One line of the story: `  staged    20261121-1  38 files, 12MB             0.2 s`.
-pub(super) fn tell(step: &str, text: &str, took: Duration) {
-    let seconds = took.as_secs_f64();
-    say(&format!(
-        "  {step:<9} {:<56} {seconds:>6.1} s",
-        printable(text)
-    ));
+/// From a release that fails more than the one before it did.
+pub(super) struct Back {
+    /// Which.
+    pub from: ReleaseId,
+    /// What `previous` named before that came.
+    pub previous: Option<ReleaseId>,
+    /// What was seen.
+    pub why: String,
 }
 
 /// Now, for manifests.
@@ -54,10 +59,17 @@ pub(super) fn unix_seconds() -> u64 {
 ///
 /// A keeper that ends in the middle is followed by another, which begins with what is current: that
 /// one is asked again.
-pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit, CliError> {
+pub(super) fn bring_live(
+    site: &Site,
+    id: &ReleaseId,
+    lock: Lock,
+    telling: &Telling,
+) -> Result<Exit, CliError> {
+    site.store.prepare(id).map_err(DeployError::from)?;
     let mut story = Story {
         site,
         id,
+        telling,
         lock: Some(lock),
         last: Instant::now(),
         ended: None,
@@ -66,7 +78,7 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
         Err(
             CliError::Client(ClientError::Broken { .. }) | CliError::Deploy(DeployError::Undecided),
         ) => {
-            tell(
+            telling.step(
                 "restarted",
                 "gapless itself; asking the next keeper",
                 story.last.elapsed(),
@@ -78,7 +90,9 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
         ended => ended?,
     };
     match (site.bake, story.lock.take()) {
-        (Some(time), Some(lock)) if exit == Exit::Done => bake::watch(site, id, time, lock),
+        (Some(time), Some(lock)) if exit == Exit::Done => {
+            bake::watch(site, id, time, lock, telling)
+        }
         _ => Ok(exit),
     }
 }
@@ -86,6 +100,7 @@ pub(super) fn bring_live(site: &Site, id: &ReleaseId, lock: Lock) -> Result<Exit
 struct Story<'a> {
     site: &'a Site,
     id: &'a ReleaseId,
+    telling: &'a Telling,
     lock: Option<Lock>,
     last: Instant,
     ended: Option<Result<Exit, CliError>>,
@@ -94,7 +109,11 @@ struct Story<'a> {
 impl Story<'_> {
     fn follow(&mut self) -> Result<Exit, CliError> {
         let path = format!("/deploy/{}", self.id);
+        self.telling
+            .note(|report| report.outcome = Outcome::Undecided);
+        self.telling.await_step("starting");
         let mut lines = client::follow(&self.site.instance, &path)?;
+        reached(steps::Step::KeeperAsked);
         loop {
             match (lines.next(), self.ended.take()) {
                 (Ok(Some(line)), ended) => {
@@ -116,26 +135,33 @@ impl Story<'_> {
         };
         let took = self.last.elapsed();
         match step {
-            Step::Prepared { command } => tell("prepared", &command.join(" "), took),
+            Step::Prepared { command } => {
+                reached(steps::Step::ErrandHeard);
+                self.telling.step("prepared", &command.join(" "), took);
+                self.telling.await_step("starting");
+            }
             Step::Started {
                 generation,
                 workers,
-            } => tell(
-                "started",
-                &format!("{generation}, {}", plural(workers, "worker")),
-                took,
-            ),
+            } => {
+                reached(steps::Step::StartHeard);
+                let text = format!("{generation}, {}", plural(workers, "worker"));
+                self.telling.step("started", &text, took);
+                self.telling.await_step("waiting until it is healthy");
+            }
             Step::Healthy {
                 generation,
                 endpoints,
             } => {
+                reached(steps::Step::HealthHeard);
                 let answers = if endpoints.len() == 1 {
                     "answers"
                 } else {
                     "answer"
                 };
                 let text = format!("{generation} {answers} at {}", endpoints.join(", "));
-                tell("healthy", &text, took);
+                self.telling.step("healthy", &text, took);
+                self.telling.await_step("swapping");
             }
             Step::Decided(outcome) => self.ended = Some(self.decided(&outcome)),
             Step::Drained { generations } => self.drained(&generations),
@@ -144,22 +170,10 @@ impl Story<'_> {
     }
 
     fn decided(&mut self, outcome: &ReloadOutcome) -> Result<Exit, CliError> {
-        let Site {
-            instance,
-            store,
-            verb,
-            ..
-        } = self.site;
+        reached(steps::Step::SwapHeard);
+        self.telling.decided(outcome);
         if outcome.verdict != Verdict::Live {
-            if outcome.verdict != Verdict::Stopping {
-                let state = State::Failed(outcome.cause.clone());
-                store.mark(self.id, state).map_err(DeployError::from)?;
-            }
-            let unit = instance.name.unit();
-            say(reload::render_failed(outcome, &unit, verb).trim_end());
-            self.make_room();
-            self.lock = None;
-            return Ok(reload::exit(outcome.verdict));
+            return Ok(self.failed(outcome));
         }
         if outcome.release.as_deref() != Some(self.id.as_str()) {
             let live = outcome.release.clone().unwrap_or_default();
@@ -170,59 +184,77 @@ impl Story<'_> {
             .generation
             .map(|it| it.to_string())
             .unwrap_or_default();
-        store
-            .make_current(self.id, unix_seconds())
-            .map_err(DeployError::from)?;
-        tell(
-            "swapped",
-            &format!("{live} serves, release {} is current", self.id),
-            took,
-        );
-        self.make_room();
-        // What is left is to wait for requests; that keeps nobody else from deploying. A bake does.
+        self.remember_live()?;
+        let text = format!("{live} serves, release {} is current", self.id);
+        self.telling.step("swapped", &text, took);
+        // What is left is to wait for requests; that keeps nobody else from deploying. A bake does,
+        // and may need what would have to go now.
         if self.site.bake.is_none() {
+            make_room(self.site, self.id, self.telling);
             self.lock = None;
         }
+        self.telling.await_step("draining");
         Ok(Exit::Done)
     }
 
-    /// That there is none is no failure of the deploy; the next one tries again.
-    fn make_room(&self) {
-        let Ok(status) = status(&self.site.instance) else {
-            return;
+    fn failed(&mut self, outcome: &ReloadOutcome) -> Exit {
+        let store = &self.site.store;
+        if outcome.verdict != Verdict::Stopping {
+            let state = State::Failed(outcome.cause.clone());
+            self.tolerate(store.mark(self.id, state));
+        }
+        let unit = self.site.instance.name.unit();
+        let text = reload::render_failed(outcome, &unit, self.site.verb);
+        self.telling.line(text.trim_end());
+        make_room(self.site, self.id, self.telling);
+        self.lock = None;
+        reload::exit(outcome.verdict)
+    }
+
+    /// In the store: the next start begins with it.
+    fn remember_live(&self) -> Result<(), DeployError> {
+        let store = &self.site.store;
+        let unmoved = |source| DeployError::Unmoved {
+            id: self.id.clone(),
+            source,
         };
-        let running = status
-            .generations
-            .iter()
-            .filter_map(|it| it.release.parse().ok());
-        let busy: BTreeSet<ReleaseId> = running.chain([self.id.clone()]).collect();
-        let keep = usize::try_from(self.site.keep).unwrap_or(usize::MAX);
-        match self.site.store.prune(keep, &busy) {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                let names: Vec<_> = removed.iter().map(ToString::to_string).collect();
-                tell("removed", &names.join(", "), Duration::ZERO);
-            }
-            Err(error) => super::output::complain(&format!(
-                "gapless: old releases stay for now: {}",
-                crate::causes::chain(&error)
-            )),
+        if let Some(back) = &self.site.back {
+            let before = back.previous.as_ref();
+            store.go_back(self.id, before).map_err(unmoved)?;
+            self.tolerate(store.mark_taken_back(&back.from, &back.why));
+        } else {
+            store.make_current(self.id).map_err(unmoved)?;
+        }
+        // What takes room on the disk comes last, and is made up for by the next deploy.
+        self.tolerate(store.mark(self.id, State::Healthy(unix_seconds())));
+        Ok(())
+    }
+
+    /// It serves, or it does not; that it could not be noted changes neither.
+    fn tolerate(&self, noted: Result<(), StoreError>) {
+        if let Err(error) = noted {
+            let text = format!("  not noted: {}", chain(&error));
+            self.telling.line(&text);
         }
     }
 
     fn drained(&self, generations: &[GenerationId]) {
+        reached(steps::Step::DrainHeard);
         let took = self.last.elapsed();
         if !generations.is_empty() {
             let names: Vec<_> = generations.iter().map(ToString::to_string).collect();
             let verb = if names.len() == 1 { "has" } else { "have" };
             let text = format!("{} {verb} finished all requests", names.join(" and "));
-            tell("drained", &text, took);
+            self.telling.step("drained", &text, took);
         }
         let lost = self.lost().map_or_else(String::new, |(lost, all)| {
+            self.telling.note(|report| {
+                (report.requests, report.lost) = (Some(all), Some(lost));
+            });
             format!(": {lost} of {} lost", plural(all, "request"))
         });
         let green = Style::new().fg_color(Some(AnsiColor::Green.into())).bold();
-        let seconds = self.site.began.elapsed().as_secs_f64();
+        let seconds = self.telling.began().elapsed().as_secs_f64();
         let back = match self.site.store.previous() {
             Ok(Some(_)) => {
                 let name = &self.site.instance.name;
@@ -235,7 +267,7 @@ impl Story<'_> {
             }
             Ok(None) | Err(_) => String::new(),
         };
-        say(&format!(
+        self.telling.line(&format!(
             "{green}{} is live{green:#} after {seconds:.1} s{lost}.{back}",
             self.id
         ));
@@ -247,6 +279,29 @@ impl Story<'_> {
         let before = &self.site.before.requests;
         let lost = now.lost.saturating_sub(before.lost);
         Some((lost, now.total.saturating_sub(before.total)))
+    }
+}
+
+/// That there is none is no failure of the deploy; the next one tries again.
+pub(super) fn make_room(site: &Site, id: &ReleaseId, telling: &Telling) {
+    let Ok(status) = status(&site.instance) else {
+        return;
+    };
+    let running = status
+        .generations
+        .iter()
+        .filter_map(|it| it.release.parse().ok());
+    let busy: BTreeSet<ReleaseId> = running.chain([id.clone()]).collect();
+    let keep = usize::try_from(site.keep).unwrap_or(usize::MAX);
+    match site.store.prune(keep, &busy) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            let names: Vec<_> = removed.iter().map(ToString::to_string).collect();
+            telling.step("removed", &names.join(", "), Duration::ZERO);
+        }
+        Err(error) => {
+            telling.line(&format!("  old releases stay for now: {}", chain(&error)));
+        }
     }
 }
 

@@ -72,7 +72,7 @@ fn render(found: &Stored) -> String {
         table.add_row([
             id.to_string(),
             place.to_owned(),
-            manifest.state.word().to_owned(),
+            manifest.word().to_owned(),
             minute(manifest.staged_unix_seconds),
             printable(&manifest.by),
             size(manifest.bytes),
@@ -84,8 +84,14 @@ fn render(found: &Stored) -> String {
         .map(|line| format!(" {}", line.trim_end()))
         .collect();
     for Listed { id, manifest } in &found.releases {
-        if let Some(State::Failed(why)) = manifest.as_ref().map(|manifest| &manifest.state) {
+        let Some(manifest) = manifest else {
+            continue;
+        };
+        if let State::Failed(why) = &manifest.state {
             lines.push(format!("  {id} failed: {}", printable(why)));
+        }
+        if let Some(why) = &manifest.taken_back {
+            lines.push(format!("  {id} was taken back: {}", printable(why)));
         }
     }
     lines.join("\n")

@@ -2,21 +2,28 @@
 
 use super::deploy::{self, DeployError};
 use super::progress::{self, Site};
-use super::{CliError, Exit, RollbackArgs};
-use crate::release::{ReleaseId, State, Store};
-use tokio::time::Instant;
+use super::telling::Telling;
+use super::{CliError, Exit, RollbackArgs, instance};
+use crate::release::{Manifest, ReleaseId, Store};
 
 /// Blocks until it is decided.
 pub(super) fn run(args: &RollbackArgs) -> Result<Exit, CliError> {
-    let began = Instant::now();
+    let telling = Telling::new("rollback", args.name.to_string(), args.json);
+    let result = go_back(args, &telling);
+    telling.conclude(result, &instance::store(&args.name))
+}
+
+fn go_back(args: &RollbackArgs, telling: &Telling) -> Result<Exit, CliError> {
     let (store, lock) = deploy::open(&args.name, "gapless rollback")?;
     let id = match &args.release {
         Some(id) => id.clone(),
         None => before(&store)?,
     };
+    telling.note(|report| report.release = Some(id.clone()));
     // That it is there is asked first: what is not needs no service.
     store.manifest(&id).map_err(DeployError::from)?;
-    let (instance, before) = deploy::running(&args.name)?;
+    let (instance, before) = deploy::running(&args.name, telling)?;
+    let previous = store.previous().unwrap_or(None);
     let site = Site {
         instance,
         store,
@@ -24,22 +31,29 @@ pub(super) fn run(args: &RollbackArgs) -> Result<Exit, CliError> {
         // What a deploy made room for is enough.
         keep: u32::MAX,
         bake: None,
-        began,
+        back: None,
         before,
+        previous,
     };
-    progress::bring_live(&site, &id, lock)
+    progress::bring_live(&site, &id, lock, telling)
 }
 
-/// What ran before the current one; if that is not known, the newest other that was live once.
+/// What ran before the current one; if that is not known, the newest other that was live once. Not
+/// what was taken back: who wants that says its name.
 fn before(store: &Store) -> Result<ReleaseId, DeployError> {
     let current = store.current()?;
-    let is_other = |id: &ReleaseId| Some(id) != current.as_ref();
-    if let Some(previous) = store.previous().unwrap_or(None).filter(is_other) {
+    let all = store.list()?;
+    let is_good = |id: &ReleaseId| {
+        let listed = all.iter().find(|(other, _)| other == id);
+        let manifest = listed.and_then(|(_, manifest)| manifest.as_ref());
+        Some(id) != current.as_ref() && manifest.is_none_or(|it| it.taken_back.is_none())
+    };
+    if let Some(previous) = store.previous().unwrap_or(None).filter(is_good) {
         return Ok(previous);
     }
-    let healthy = store.list()?.into_iter().find(|(id, manifest)| {
-        let state = manifest.as_ref().map(|manifest| &manifest.state);
-        is_other(id) && matches!(state, Some(State::Healthy(_)))
-    });
-    healthy.map(|(id, _)| id).ok_or(DeployError::NothingBefore)
+    let good = all
+        .iter()
+        .find(|(id, manifest)| is_good(id) && manifest.as_ref().is_some_and(Manifest::is_good));
+    good.map(|(id, _)| id.clone())
+        .ok_or(DeployError::NothingBefore)
 }

@@ -34,6 +34,17 @@ pub enum DetectionError {
     /// It needs something that is not there.
     #[error("{0}")]
     Unfit(&'static str),
+    /// Files, and no app that serves them.
+    #[error(
+        "{seen}, and no server for it: gapless passes requests on to an app, and serves no files \
+         itself. Say after -- what serves them, for example: gapless deploy PATH -- {example}"
+    )]
+    Files {
+        /// What lies there.
+        seen: &'static str,
+        /// A command that works where its program is installed.
+        example: &'static str,
+    },
     /// Nothing known.
     #[error(
         "nothing in it says how to run it (looked for a command in gapless.toml, Procfile, one jar, \
@@ -270,23 +281,34 @@ fn rack(release: &Path) -> Detected {
     }
 }
 
+/// What is in `public/` is meant to be served from there, for what is beside it is not for everybody.
 fn static_files(release: &Path) -> Detected {
-    let php = ["index.php", "public/index.php"]
-        .iter()
-        .any(|it| release.join(it).is_file());
-    let html = ["index.html", "public/index.html"]
-        .iter()
-        .any(|it| release.join(it).is_file());
-    match (php, html) {
-        (true, _) => Err(DetectionError::Unfit(
-            "PHP needs a server of its own: say it after --, for example -- frankenphp php-server \
-             --listen 127.0.0.1:$PORT in a script",
-        )),
-        (false, true) => Err(DetectionError::Unfit(
-            "files without an app: gapless serves none itself; say a file server after --, which \
-             listens on $PORT",
-        )),
-        (false, false) => Ok(None),
+    let known = [
+        (
+            "public/index.php",
+            "there is public/index.php",
+            "sh -c 'exec frankenphp php-server --root public --listen 127.0.0.1:$PORT'",
+        ),
+        (
+            "index.php",
+            "there is index.php",
+            "sh -c 'exec frankenphp php-server --listen 127.0.0.1:$PORT'",
+        ),
+        (
+            "public/index.html",
+            "there is public/index.html",
+            "sh -c 'exec python3 -m http.server --bind 127.0.0.1 --directory public $PORT'",
+        ),
+        (
+            "index.html",
+            "there is index.html",
+            "sh -c 'exec python3 -m http.server --bind 127.0.0.1 $PORT'",
+        ),
+    ];
+    let mut known = known.into_iter();
+    match known.find(|(file, ..)| release.join(file).is_file()) {
+        Some((_, seen, example)) => Err(DetectionError::Files { seen, example }),
+        None => Ok(None),
     }
 }
 

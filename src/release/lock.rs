@@ -2,6 +2,7 @@
 //!
 //! flock(2): it ends with its holder, however that ends.
 
+use super::room::is_full;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -67,10 +68,14 @@ impl Lock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        file.set_len(0)
-            .and_then(|()| file.write_all(who.as_bytes()))
-            .map_err(failed)?;
-        Ok(Self { file })
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all(who.as_bytes()));
+        match written {
+            // The lock is ours, also where there is no room to say whose; a rollback needs none.
+            Err(error) if !is_full(&error) => Err(failed(error)),
+            Ok(()) | Err(_) => Ok(Self { file }),
+        }
     }
 }
 

@@ -31,6 +31,25 @@ pub struct Manifest {
     pub detected: Option<String>,
     /// What became of it.
     pub state: State,
+    /// Why it was taken back while it was watched (`--bake`); none: it was not, or it was brought
+    /// live again since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<String>,
+}
+
+impl Manifest {
+    /// To be gone back to.
+    pub fn is_good(&self) -> bool {
+        matches!(self.state, State::Healthy(_)) && self.taken_back.is_none()
+    }
+
+    /// For tables.
+    pub fn word(&self) -> &'static str {
+        match &self.taken_back {
+            Some(_) => "taken back",
+            None => self.state.word(),
+        }
+    }
 }
 
 /// What became of a release.
@@ -46,8 +65,7 @@ pub enum State {
 }
 
 impl State {
-    /// For tables.
-    pub fn word(&self) -> &'static str {
+    fn word(&self) -> &'static str {
         match self {
             Self::Staged => "staged",
             Self::Healthy(_) => "healthy",

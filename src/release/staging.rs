@@ -13,6 +13,8 @@ pub use links::SYSTEM;
 pub use sources::Kind;
 pub use tree::Limits;
 
+use super::room::{Full, Megabytes, Room};
+use crate::steps::{Step, reached};
 use rustix::fs::Gid;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -73,6 +75,26 @@ pub enum StagingError {
         /// What to do.
         remedy: &'static str,
     },
+    /// It is larger than what is left.
+    #[error(
+        "no room at {}: it takes {} and {files} files, and {room} can be had there (64 MiB stay \
+         free); make room, for example by a smaller keep in [app]; nothing was staged",
+        at.display(),
+        Megabytes(*bytes)
+    )]
+    TooLarge {
+        /// Where it was to go.
+        at: PathBuf,
+        /// What it takes.
+        bytes: u64,
+        /// Files, directories and links.
+        files: u64,
+        /// What there is for it.
+        room: Room,
+    },
+    /// There is no room left.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// It ends too early, or is damaged.
     #[error("the archive is damaged or ends too early; send it again")]
     Damaged(#[source] io::Error),
@@ -98,10 +120,22 @@ impl StagingError {
     }
 
     fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io {
-            what,
-            path: path.to_owned(),
-            source,
+        move |source| match Full::by(what, path, source) {
+            Ok(full) => full.into(),
+            Err(source) => Self::Io {
+                what,
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    /// What was given is as good as ever: only the disk is too small for it.
+    pub fn is_about_room(&self) -> bool {
+        match self {
+            Self::Entry { why, .. } => matches!(why, Why::NoRoom(_)),
+            Self::TooLarge { .. } | Self::Full(_) => true,
+            Self::Format { .. } | Self::Damaged(_) | Self::Io { .. } => false,
         }
     }
 }
@@ -133,6 +167,7 @@ pub fn stage_path(
     let metadata = std::fs::metadata(from).map_err(StagingError::io("read", from))?;
     let mut tree = Tree::new(to, group, limits)?;
     let kind = if metadata.is_dir() {
+        directory::expect_room(from, to, limits)?;
         directory::copy(from, &mut tree)?;
         Kind::Directory
     } else if metadata.is_file() {
@@ -142,7 +177,9 @@ pub fn stage_path(
         let why = Why::Special("neither file nor directory");
         return Err(StagingError::entry(from, why));
     };
-    tree.finish(kind)
+    let staged = tree.finish(kind);
+    reached(Step::FilesStaged);
+    staged
 }
 
 /// The same from a stream: an archive, a jar or a program.
@@ -157,7 +194,9 @@ pub fn stage_stream(
 ) -> Result<Staged, StagingError> {
     let mut tree = Tree::new(to, group, limits)?;
     let kind = sources::stage(from, None, &mut tree)?;
-    tree.finish(kind)
+    let staged = tree.finish(kind);
+    reached(Step::FilesStaged);
+    staged
 }
 
 #[cfg(test)]

@@ -3,14 +3,20 @@
 //! Every change is one rename(2), with what it names on disk before; so whoever is killed, and
 //! wherever, leaves the old or the new. `current` names only what was live once.
 
+mod files;
+mod pointers;
+
 use super::id::ReleaseId;
 use super::lock::{Lock, LockError};
 use super::manifest::{Manifest, State};
+use super::room::Full;
 use crate::config::ReleaseSource;
+use crate::steps::{Step, reached};
+use files::{entries, remove, sync_directory};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -18,8 +24,6 @@ use thiserror::Error;
 /// the app's user, who could move it away and put another in its place.
 pub const ROOT: &str = "/srv/gapless";
 
-const CURRENT: &str = "current";
-const PREVIOUS: &str = "previous";
 const INCOMING: &str = "incoming";
 const RELEASES: &str = "releases";
 
@@ -37,6 +41,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// There is no room.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// Somebody else deploys.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -63,12 +70,22 @@ pub enum StoreError {
     },
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io {
-        what,
-        path: path.to_owned(),
-        source,
+impl StoreError {
+    /// What the system said, or what it means.
+    pub fn of(what: &'static str, path: &Path, source: io::Error) -> Self {
+        match Full::by(what, path, source) {
+            Ok(full) => full.into(),
+            Err(source) => Self::Io {
+                what,
+                path: path.to_owned(),
+                source,
+            },
+        }
     }
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::of(what, path, source)
 }
 
 /// See the module.
@@ -114,7 +131,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Lock`].
     pub fn lock(&self, who: &str) -> Result<Lock, StoreError> {
-        Ok(Lock::take(&self.root.join("lock"), who)?)
+        let lock = Lock::take(&self.root.join("lock"), who)?;
+        reached(Step::StoreLocked);
+        Ok(lock)
     }
 
     /// Where the files of a release are, once it is there.
@@ -135,11 +154,13 @@ impl Store {
             return Err(StoreError::Exists(id.clone()));
         }
         self.sweep()?;
+        reached(Step::StoreSwept);
         let staging = self.root.join(INCOMING).join(id.as_str());
         DirBuilder::new()
             .mode(0o755)
             .create(&staging)
             .map_err(io_error("create", &staging))?;
+        reached(Step::StagingMade);
         Ok(staging)
     }
 
@@ -174,10 +195,14 @@ impl Store {
         let opened = File::open(&staged).map_err(io_error("open", &staged))?;
         rustix::fs::syncfs(&opened)
             .map_err(|error| io_error("write to disk", &staged)(error.into()))?;
+        reached(Step::FilesSynced);
         self.write_manifest(manifest)?;
+        reached(Step::ManifestPlaced);
         let release = self.directory(id);
         std::fs::rename(&staged, &release).map_err(io_error("move into place", &release))?;
-        sync_directory(&self.root.join(RELEASES))
+        sync_directory(&self.root.join(RELEASES))?;
+        reached(Step::ReleasePlaced);
+        Ok(())
     }
 
     /// Replaces what is known of a release.
@@ -199,6 +224,7 @@ impl Store {
         File::create(&fresh)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .map_err(io_error("write", &fresh))?;
+        reached(Step::ManifestWritten);
         std::fs::rename(&fresh, &path).map_err(io_error("write", &path))?;
         sync_directory(&self.root.join(RELEASES))
     }
@@ -257,66 +283,8 @@ impl Store {
         Ok(found)
     }
 
-    /// What is to run at the next start.
-    ///
-    /// # Errors
-    /// [`StoreError::Stray`] when it names nothing that is there.
-    pub fn current(&self) -> Result<Option<ReleaseId>, StoreError> {
-        self.linked(CURRENT)
-    }
-
-    /// What ran before.
-    ///
-    /// # Errors
-    /// As [`Store::current`].
-    pub fn previous(&self) -> Result<Option<ReleaseId>, StoreError> {
-        self.linked(PREVIOUS)
-    }
-
-    fn linked(&self, name: &str) -> Result<Option<ReleaseId>, StoreError> {
-        let path = self.root.join(name);
-        let target = match std::fs::read_link(&path) {
-            Ok(target) => target,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
-        let id = target
-            .strip_prefix(RELEASES)
-            .ok()
-            .and_then(Path::to_str)
-            .and_then(|id| id.parse::<ReleaseId>().ok())
-            .filter(|id| self.directory(id).is_dir());
-        id.map(Some).ok_or(StoreError::Stray { path })
-    }
-
-    /// Moves `previous`, then `current`: at any moment both name what was live once.
-    ///
-    /// # Errors
-    /// [`StoreError`]; `current` names the old or the new then.
-    pub fn make_current(&self, id: &ReleaseId, unix_seconds: u64) -> Result<(), StoreError> {
-        // A link that names nothing is as good as none.
-        let old = self.current().unwrap_or(None);
-        if let Some(old) = old.filter(|old| old != id) {
-            self.link(PREVIOUS, &old)?;
-        }
-        self.link(CURRENT, id)?;
-        // Last, because it takes room on the disk.
-        self.mark(id, State::Healthy(unix_seconds))
-    }
-
-    fn link(&self, name: &str, id: &ReleaseId) -> Result<(), StoreError> {
-        let path = self.root.join(name);
-        let fresh = self.root.join(INCOMING).join(name);
-        if fresh.symlink_metadata().is_ok() {
-            remove(&fresh)?;
-        }
-        symlink(Path::new(RELEASES).join(id.as_str()), &fresh)
-            .map_err(io_error("create", &fresh))?;
-        std::fs::rename(&fresh, &path).map_err(io_error("move", &path))?;
-        sync_directory(&self.root)
-    }
-
-    /// Notes what became of a release. What was healthy once is never called failed.
+    /// Notes what became of a release. What was healthy once is never called failed; what is live
+    /// again is no longer called taken back.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -324,14 +292,34 @@ impl Store {
         let Some(mut manifest) = self.manifest(id)? else {
             return Ok(());
         };
-        if matches!(manifest.state, State::Healthy(_)) {
+        let is_live_again = matches!(state, State::Healthy(_)) && manifest.taken_back.is_some();
+        if matches!(manifest.state, State::Healthy(_)) && !is_live_again {
             return Ok(());
         }
-        manifest.state = state;
-        self.write_manifest(&manifest)
+        if !is_live_again {
+            manifest.state = state;
+        }
+        manifest.taken_back = None;
+        self.write_manifest(&manifest)?;
+        reached(Step::ReleaseMarked);
+        Ok(())
     }
 
-    /// Removes the oldest releases until `keep` are left, those first that never were live; never
+    /// Notes that a release was live, and why it is no longer: nobody goes back to it unasked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn mark_taken_back(&self, id: &ReleaseId, why: &str) -> Result<(), StoreError> {
+        let Some(mut manifest) = self.manifest(id)? else {
+            return Ok(());
+        };
+        manifest.taken_back = Some(why.to_owned());
+        self.write_manifest(&manifest)?;
+        reached(Step::BackMarked);
+        Ok(())
+    }
+
+    /// Removes the oldest releases until `keep` are left, those first that are no good; never
     /// one of `busy`, nor what `current` and `previous` name.
     ///
     /// # Errors
@@ -347,7 +335,7 @@ impl Store {
         let (failed, others): (Vec<_>, Vec<_>) = all
             .into_iter()
             .rev()
-            .partition(|(_, manifest)| !was_live(manifest.as_ref()));
+            .partition(|(_, manifest)| !manifest.as_ref().is_some_and(Manifest::is_good));
         let candidates = failed.into_iter().chain(others).map(|(id, _)| id);
         let removed: Vec<_> = candidates
             .filter(|id| !busy.contains(id) && !named.iter().flatten().any(|it| it == id))
@@ -364,50 +352,20 @@ impl Store {
         let release = self.directory(id);
         let doomed = self.root.join(INCOMING).join(format!("{id}.gone"));
         std::fs::rename(&release, &doomed).map_err(io_error("remove", &release))?;
+        reached(Step::ReleaseUnnamed);
         remove(&doomed)?;
+        reached(Step::ReleaseEmptied);
         let manifest = self.manifest_path(id);
         match std::fs::remove_file(&manifest) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("remove", &manifest)(error))
             }
-            Ok(()) | Err(_) => Ok(()),
+            Ok(()) | Err(_) => {
+                reached(Step::ReleaseForgotten);
+                Ok(())
+            }
         }
     }
-}
-
-fn was_live(manifest: Option<&Manifest>) -> bool {
-    manifest.is_some_and(|manifest| matches!(manifest.state, State::Healthy(_)))
-}
-
-/// None when there is no such directory.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let listed = match std::fs::read_dir(directory) {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error("list", directory)(error)),
-    };
-    listed
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<io::Result<_>>()
-        .map_err(io_error("list", directory))
-}
-
-/// Follows no link.
-fn remove(path: &Path) -> Result<(), StoreError> {
-    let is_directory = path.symlink_metadata().is_ok_and(|it| it.is_dir());
-    let removed = if is_directory {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
-    };
-    removed.map_err(io_error("remove", path))
-}
-
-/// A rename is on disk when its directory is.
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(io_error("write to disk", directory))
 }
 
 #[cfg(test)]

@@ -69,6 +69,33 @@ pub fn handovers(step: Step) -> &'static [Handover] {
         | Step::RelayPlaced
         | Step::UpgradeArriving
         | Step::UpgradeDecided => &[Upgrade],
+        // Those of a deploy are in tests/deploy_steps.rs.
+        Step::StoreLocked
+        | Step::StoreSwept
+        | Step::StagingMade
+        | Step::FileWritten
+        | Step::FilesStaged
+        | Step::SharedLinked
+        | Step::FilesSynced
+        | Step::ManifestWritten
+        | Step::ManifestPlaced
+        | Step::ReleasePlaced
+        | Step::LinksPrepared
+        | Step::KeeperAsked
+        | Step::ErrandHeard
+        | Step::StartHeard
+        | Step::HealthHeard
+        | Step::SwapHeard
+        | Step::PreviousMoved
+        | Step::CurrentMoved
+        | Step::ReleaseMarked
+        | Step::ReleaseUnnamed
+        | Step::ReleaseEmptied
+        | Step::ReleaseForgotten
+        | Step::DrainHeard
+        | Step::FailureSeen
+        | Step::BackMoved
+        | Step::BackMarked => &[],
     }
 }
 

@@ -31,6 +31,16 @@ impl Cgroup {
         command
     }
 
+    /// Itself and all below.
+    pub fn count(&self) -> usize {
+        fn below(group: &Path) -> usize {
+            let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+            let groups = entries.filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+            1 + groups.map(|it| below(&it.path())).sum::<usize>()
+        }
+        below(&self.0)
+    }
+
     /// All of it and below.
     pub fn pids(&self) -> Vec<u32> {
         let mut all = Vec::new();

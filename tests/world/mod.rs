@@ -30,6 +30,7 @@ pub mod long;
 pub mod metrics;
 pub mod process;
 pub mod service;
+pub mod site;
 pub mod vm;
 
 use std::collections::BTreeMap;

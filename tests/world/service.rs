@@ -8,7 +8,7 @@ use super::cgroup::Cgroup;
 use super::journal::Journal;
 use super::load::Load;
 use super::process::{self, Finished, Seen};
-use super::{Behaviour, Scratch, gapless, tool, unique, write_whole};
+use super::{Behaviour, Scratch, eventually, gapless, tool, unique, write_whole};
 use command_fds::{CommandFdExt, FdMapping};
 use gapless::api::Status;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -585,6 +585,25 @@ impl Service {
         self.ear.heard.0.lock().unwrap().ends_at = None;
     }
 
+    /// Power is gone: no process ends in order, and what was in memory is gone, too.
+    pub fn lose_power(&mut self) {
+        let main = self.main.take();
+        eventually("nothing runs", SOON, || {
+            let left = self.all_processes();
+            for seen in &left {
+                process::signal(seen.pid, Signal::KILL);
+            }
+            left.is_empty().then_some(())
+        });
+        if let Some(mut main) = main {
+            main.wait().unwrap();
+        }
+        self.ear.heard.0.lock().unwrap().store.clear();
+        let runtime = self.runtime_directory();
+        std::fs::remove_dir_all(&runtime).unwrap();
+        std::fs::create_dir_all(&runtime).unwrap();
+    }
+
     /// What the fd store has under this name.
     #[track_caller]
     pub fn stored_fd(&self, name: &str) -> OwnedFd {
@@ -744,6 +763,11 @@ impl Service {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Its control groups, with all below.
+    pub fn control_groups(&self) -> usize {
+        self.cgroup.as_ref().map_or(0, Cgroup::count)
     }
 
     /// Without trustees, the oldest first.

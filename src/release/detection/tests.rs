@@ -52,6 +52,41 @@ fn each_kind_of_app_is_found() {
             &["./app"],
         ),
         (&[("!run.sh", "#!/bin/sh")], &["./run.sh"]),
+        // save-lisp-and-die: a program with its heap behind it.
+        (
+            &[
+                ("!shop", "\x7fELF and a heap"),
+                ("shop.core", ""),
+                ("static/index.html", ""),
+            ],
+            &["./shop"],
+        ),
+        // Its own gapless.toml is read before anybody looks further.
+        (
+            &[("gapless.toml", "[app]\nworkers = 2\n"), ("!app", ELF)],
+            &["./app"],
+        ),
+        (
+            &[("config.ru", ""), ("Gemfile.lock", "    rack (3.0)\n")],
+            &[
+                "/bin/sh",
+                "-c",
+                "exec bundle exec rackup -o 127.0.0.1 -p $PORT",
+            ],
+        ),
+        (
+            &[
+                ("!.venv/bin/python", ""),
+                ("!.venv/bin/uvicorn", ""),
+                ("!.venv/bin/gunicorn", ""),
+                ("asgi.py", ""),
+            ],
+            &[
+                "/bin/sh",
+                "-c",
+                "exec .venv/bin/python -m uvicorn asgi:application --host 127.0.0.1 --port \"$PORT\"",
+            ],
+        ),
         (
             &[("!bin/server", ""), ("!bin/migrate", "")],
             &["bin/server"],
@@ -64,9 +99,17 @@ fn each_kind_of_app_is_found() {
             ],
             &["bin/shop", "start"],
         ),
+    ] {
+        assert_eq!(command(files), expected, "{files:?}");
+    }
+}
+
+#[test]
+fn each_kind_of_app_in_a_language_of_its_own_is_found() {
+    for (files, expected) in [
         (
-            &[("package.json", r#"{"scripts":{"start":"node server.js"}}"#)],
-            &["/bin/sh", "-c", "exec node server.js"],
+            [("package.json", r#"{"scripts":{"start":"node server.js"}}"#)].as_slice(),
+            ["/bin/sh", "-c", "exec node server.js"].as_slice(),
         ),
         (
             &[("package.json", r#"{"scripts":{"start":"next start"}}"#)],
@@ -147,8 +190,24 @@ fn what_is_missing_is_said_with_its_remedy() {
         ),
         (&[("package.json", "{}")], "no start script"),
         (&[("package.json", "{")], "is not JSON"),
-        (&[("index.html", "")], "gapless serves none itself"),
-        (&[("public/index.php", "")], "PHP needs a server of its own"),
+        (
+            &[("index.html", "")],
+            "there is index.html, and no server for it: gapless passes requests on to an app, and \
+             serves no files itself. Say after -- what serves them, for example: gapless deploy PATH \
+             -- sh -c 'exec python3 -m http.server --bind 127.0.0.1 $PORT'",
+        ),
+        (
+            &[("public/index.html", ""), ("index.html", "")],
+            "--directory public $PORT'",
+        ),
+        (
+            &[("index.php", ""), ("index.html", "")],
+            "gapless deploy PATH -- sh -c 'exec frankenphp php-server --listen 127.0.0.1:$PORT'",
+        ),
+        (
+            &[("public/index.php", "")],
+            "frankenphp php-server --root public --listen",
+        ),
         (&[("README.md", "")], "nothing in it says how to run it"),
         (
             &[("!.venv/bin/python", ""), ("app.py", "")],

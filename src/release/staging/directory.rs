@@ -1,7 +1,8 @@
 //! A directory of this machine, copied.
 
 use super::tree::Tree;
-use super::{StagingError, Why};
+use super::{Limits, StagingError, Why};
+use crate::release::room::Room;
 use rustix::fs::{self, Mode, OFlags};
 use std::fs::{File, FileType};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -9,6 +10,47 @@ use std::path::{Path, PathBuf};
 
 /// The history of the source is no part of what runs, and often larger.
 const LEFT_OUT: [&str; 3] = [".git", ".hg", ".svn"];
+
+/// Refuses at once what cannot fit, before minutes of copying show it.
+pub(super) fn expect_room(from: &Path, to: &Path, limits: Limits) -> Result<(), StagingError> {
+    let (mut bytes, mut files) = (0_u64, 0_u64);
+    let mut pending = vec![from.to_owned()];
+    while let Some(directory) = pending.pop() {
+        // What cannot be read now is told by the copying, which stops there.
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if LEFT_OUT.iter().any(|left_out| name == *left_out) {
+                continue;
+            }
+            files += 1;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else if metadata.is_file() {
+                bytes = bytes.saturating_add(metadata.len());
+            }
+        }
+    }
+    let room = Room {
+        bytes: limits.bytes_max,
+        files: Room::of(to).map_or(u64::MAX, |room| room.files),
+    };
+    if bytes <= room.bytes && files <= room.files {
+        return Ok(());
+    }
+    Err(StagingError::TooLarge {
+        at: to.to_owned(),
+        bytes,
+        files,
+        room,
+    })
+}
 
 pub(super) fn copy(from: &Path, tree: &mut Tree) -> Result<(), StagingError> {
     let mut pending = vec![PathBuf::new()];

@@ -6,6 +6,8 @@
 use super::sources::Kind;
 use super::{Staged, StagingError, Why, links};
 use crate::config::AsSize;
+use crate::release::room::Room;
+use crate::steps::{Step, reached};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -44,10 +46,9 @@ impl Limits {
     /// # Errors
     /// As statvfs(3).
     pub fn of(directory: &Path) -> io::Result<Self> {
-        let room = fs::statvfs(directory)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let room = Room::of(directory)?;
         Ok(Self {
-            bytes_max: free.saturating_sub(RESERVE_BYTES),
+            bytes_max: room.bytes.saturating_sub(RESERVE_BYTES),
             entries_max: ENTRIES_MAX,
         })
     }
@@ -136,6 +137,7 @@ impl Tree {
             .map_err(|error| self.failed("set the mode of", path, error.into()))?;
         self.files += 1;
         self.note(b'f', &inside(path)?, mode.bits(), &digest);
+        reached(Step::FileWritten);
         Ok(())
     }
 

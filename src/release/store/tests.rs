@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory of its own, gone with the value.
@@ -38,6 +39,7 @@ fn manifest(name: &str, staged: u64) -> Manifest {
         command: None,
         detected: None,
         state: State::Staged,
+        taken_back: None,
     }
 }
 
@@ -53,6 +55,12 @@ fn add(store: &Store, name: &str, staged: u64) {
     let staging = store.begin(&id(name)).unwrap();
     std::fs::write(staging.join("app"), name).unwrap();
     store.publish(&manifest(name, staged)).unwrap();
+}
+
+fn make_live(store: &Store, name: &str, now: u64) {
+    store.prepare(&id(name)).unwrap();
+    store.make_current(&id(name)).unwrap();
+    store.mark(&id(name), State::Healthy(now)).unwrap();
 }
 
 fn names(store: &Store) -> Vec<String> {
@@ -88,12 +96,12 @@ fn current_and_previous_follow_what_was_live() {
     );
     for (name, now) in [("a", 1), ("b", 2)] {
         add(&store, name, now);
-        store.make_current(&id(name), now).unwrap();
+        make_live(&store, name, now);
     }
     assert_eq!(store.current().unwrap(), Some(id("b")));
     assert_eq!(store.previous().unwrap(), Some(id("a")));
     // Once more the same: what was before stays.
-    store.make_current(&id("b"), 3).unwrap();
+    make_live(&store, "b", 3);
     assert_eq!(store.previous().unwrap(), Some(id("a")));
     let state = store.manifest(&id("b")).unwrap().unwrap().state;
     assert_eq!(state, State::Healthy(2));
@@ -112,7 +120,7 @@ fn a_link_that_names_no_release_is_an_error_and_is_replaced() {
     }
     symlink("releases/gone", store.root().join("current")).unwrap();
     add(&store, "a", 1);
-    store.make_current(&id("a"), 1).unwrap();
+    make_live(&store, "a", 1);
     assert_eq!(store.current().unwrap(), Some(id("a")));
 }
 
@@ -121,14 +129,14 @@ fn what_failed_goes_first_and_what_is_in_use_never() {
     let (_scratch, store) = store();
     for (name, now) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
         add(&store, name, now);
-        store.make_current(&id(name), now).unwrap();
+        make_live(&store, name, now);
     }
     add(&store, "bad", 5);
     store
         .mark(&id("bad"), State::Failed("it died".into()))
         .unwrap();
     add(&store, "e", 6);
-    store.make_current(&id("e"), 6).unwrap();
+    make_live(&store, "e", 6);
     let busy = BTreeSet::from([id("a")]);
     assert_eq!(store.prune(4, &busy).unwrap(), [id("bad"), id("b")]);
     assert_eq!(names(&store), ["e", "d", "c", "a"]);
@@ -154,7 +162,7 @@ fn the_newest_comes_first_also_within_a_second() {
 fn whatever_is_left_behind_the_next_deploy_goes_on() {
     let (_scratch, store) = store();
     add(&store, "a", 1);
-    store.make_current(&id("a"), 1).unwrap();
+    make_live(&store, "a", 1);
     let root = store.root().to_owned();
     let left: [&dyn Fn(); 7] = [
         &|| std::fs::create_dir(root.join("incoming/b")).unwrap(),
@@ -188,4 +196,58 @@ fn a_manifest_that_cannot_be_read_hides_no_release() {
         store.manifest(&id("a")),
         Err(StoreError::Malformed { .. })
     ));
+}
+
+#[test]
+fn what_was_taken_back_is_not_gone_back_to_and_goes_first() {
+    let (_scratch, store) = store();
+    for (name, now) in [("a", 1), ("b", 2)] {
+        add(&store, name, now);
+        make_live(&store, name, now);
+    }
+    let before = store.previous().unwrap();
+    add(&store, "bad", 3);
+    make_live(&store, "bad", 3);
+    store.go_back(&id("b"), before.as_ref()).unwrap();
+    store.mark_taken_back(&id("bad"), "it failed more").unwrap();
+    assert_eq!(store.current().unwrap(), Some(id("b")));
+    assert_eq!(store.previous().unwrap(), Some(id("a")));
+    let bad = store.manifest(&id("bad")).unwrap().unwrap();
+    assert_eq!((bad.word(), bad.is_good()), ("taken back", false));
+    // Whoever brings it live again wants it.
+    make_live(&store, "bad", 4);
+    let bad = store.manifest(&id("bad")).unwrap().unwrap();
+    assert_eq!(bad.state, State::Healthy(3));
+    assert!(bad.is_good());
+    store.go_back(&id("b"), None).unwrap();
+    store.mark_taken_back(&id("bad"), "again").unwrap();
+    assert_eq!(store.previous().unwrap(), None);
+    assert_eq!(store.prune(2, &BTreeSet::new()).unwrap(), [id("bad")]);
+}
+
+#[test]
+fn a_deploy_that_was_killed_before_it_said_so_was_healthy_all_the_same() {
+    let (_scratch, store) = store();
+    add(&store, "a", 1);
+    store.make_current(&id("a")).unwrap();
+    assert_eq!(
+        store.manifest(&id("a")).unwrap().unwrap().state,
+        State::Staged
+    );
+    store.remember(7).unwrap();
+    store.remember(8).unwrap();
+    assert_eq!(
+        store.manifest(&id("a")).unwrap().unwrap().state,
+        State::Healthy(7)
+    );
+}
+
+#[test]
+fn a_manifest_of_an_older_gapless_is_understood_and_one_of_ours_by_it() {
+    let text = serde_json::to_string(&manifest("a", 1)).unwrap();
+    assert!(!text.contains("taken_back"), "{text}");
+    assert_eq!(
+        serde_json::from_str::<Manifest>(&text).unwrap(),
+        manifest("a", 1)
+    );
 }

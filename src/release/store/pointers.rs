@@ -1,0 +1,132 @@
+//! `current` and `previous`: moved by rename(2), and only to what was live.
+
+use super::files::{remove, sync_directory};
+use super::{INCOMING, RELEASES, Store, StoreError, io_error};
+use crate::release::id::ReleaseId;
+use crate::release::manifest::State;
+use crate::steps::{Step, reached};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+const CURRENT: &str = "current";
+const PREVIOUS: &str = "previous";
+
+impl Store {
+    /// What is to run at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Stray`] when it names nothing that is there.
+    pub fn current(&self) -> Result<Option<ReleaseId>, StoreError> {
+        self.linked(CURRENT)
+    }
+
+    /// What ran before.
+    ///
+    /// # Errors
+    /// As [`Store::current`].
+    pub fn previous(&self) -> Result<Option<ReleaseId>, StoreError> {
+        self.linked(PREVIOUS)
+    }
+
+    fn linked(&self, name: &str) -> Result<Option<ReleaseId>, StoreError> {
+        let path = self.root().join(name);
+        let target = match std::fs::read_link(&path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let id = target
+            .strip_prefix(RELEASES)
+            .ok()
+            .and_then(Path::to_str)
+            .and_then(|id| id.parse::<ReleaseId>().ok())
+            .filter(|id| self.directory(id).is_dir());
+        id.map(Some).ok_or(StoreError::Stray { path })
+    }
+
+    /// Makes the links that [`Store::make_current`] moves, before it is asked whether `id` can be
+    /// live: once it is, a full disk keeps nobody from saying so.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub fn prepare(&self, id: &ReleaseId) -> Result<(), StoreError> {
+        if let Some(old) = self.superseded_by(id) {
+            self.make_link(PREVIOUS, &old)?;
+        }
+        self.make_link(CURRENT, id)?;
+        reached(Step::LinksPrepared);
+        Ok(())
+    }
+
+    /// Moves `previous`, then `current`: at any moment both name what was live once.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `current` names the old or the new then.
+    pub fn make_current(&self, id: &ReleaseId) -> Result<(), StoreError> {
+        if let Some(old) = self.superseded_by(id) {
+            self.link(PREVIOUS, &old)?;
+            reached(Step::PreviousMoved);
+        }
+        self.link(CURRENT, id)?;
+        reached(Step::CurrentMoved);
+        Ok(())
+    }
+
+    /// The way back from `bad`, once `good` is live again: `current` names that, and `previous` what
+    /// it named before all this.
+    ///
+    /// # Errors
+    /// [`StoreError`]; both name what was live once all the same.
+    pub fn go_back(&self, good: &ReleaseId, before: Option<&ReleaseId>) -> Result<(), StoreError> {
+        self.link(CURRENT, good)?;
+        reached(Step::BackMoved);
+        let before = before.filter(|before| *before != good && self.directory(before).is_dir());
+        if let Some(before) = before {
+            return self.link(PREVIOUS, before);
+        }
+        let previous = self.root().join(PREVIOUS);
+        if previous.symlink_metadata().is_ok() {
+            remove(&previous)?;
+        }
+        sync_directory(self.root())
+    }
+
+    /// What a deploy that was killed in between did not come to say: what is current was live.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remember(&self, unix_seconds: u64) -> Result<(), StoreError> {
+        match self.current() {
+            Ok(Some(current)) => self.mark(&current, State::Healthy(unix_seconds)),
+            // Whoever needs it says what is wrong with it.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A link that names nothing is as good as none.
+    fn superseded_by(&self, id: &ReleaseId) -> Option<ReleaseId> {
+        self.current().unwrap_or(None).filter(|old| old != id)
+    }
+
+    fn link(&self, name: &str, id: &ReleaseId) -> Result<(), StoreError> {
+        let path = self.root().join(name);
+        let fresh = self.make_link(name, id)?;
+        std::fs::rename(&fresh, &path).map_err(io_error("move", &path))?;
+        sync_directory(self.root())
+    }
+
+    /// In `incoming/`, unless it is there.
+    fn make_link(&self, name: &str, id: &ReleaseId) -> Result<PathBuf, StoreError> {
+        let fresh = self.root().join(INCOMING).join(name);
+        let target = Path::new(RELEASES).join(id.as_str());
+        if std::fs::read_link(&fresh).is_ok_and(|found| found == target) {
+            return Ok(fresh);
+        }
+        if fresh.symlink_metadata().is_ok() {
+            remove(&fresh)?;
+        }
+        symlink(target, &fresh).map_err(io_error("create", &fresh))?;
+        Ok(fresh)
+    }
+}
