@@ -183,6 +183,9 @@ pub struct ReloadOutcome {
     pub verdict: Verdict,
     /// What happened, one sentence: `worker w0 exited with status 1 after 0.3 s`.
     pub cause: String,
+    /// What is likely to mend it, if that can be told: `let it use $PORT`.
+    #[serde(default)]
+    pub cure: Option<String>,
     /// The last lines that the app wrote, oldest first.
     pub last_lines: Vec<String>,
     /// From the request to the decision.

@@ -451,6 +451,7 @@ mod tests {
             generation: None,
             verdict: Verdict::ConfigInvalid,
             cause: "no command".to_owned(),
+            cure: None,
             last_lines: Vec::new(),
             elapsed_ms: 1,
             live: None,

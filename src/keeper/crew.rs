@@ -5,6 +5,7 @@
 
 use super::cgroup;
 use super::death::Death;
+use super::diagnosis::{self, End};
 use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
 use super::oom::OomKills;
@@ -54,6 +55,8 @@ pub struct Crew {
     pub superseded: Option<Moment>,
     /// Why it failed, if it did: one sentence.
     pub cause: Option<String>,
+    /// What is likely to mend it.
+    pub cure: Option<String>,
     /// The last lines of the worker that failed.
     pub last_lines: Vec<String>,
     oom: Rc<OomKills>,
@@ -75,6 +78,7 @@ impl Crew {
             is_repeating: false,
             superseded: None,
             cause: None,
+            cure: None,
             last_lines: Vec::new(),
             oom: Rc::clone(&yard.oom),
             places: BTreeMap::new(),
@@ -100,6 +104,7 @@ impl Crew {
                 "worker {slot} could not be started: {}",
                 chain(error)
             ));
+            self.cure = None;
             self.last_lines.clear();
         });
         let (id, label) = (self.id, &self.release.label);
@@ -241,13 +246,22 @@ impl Crew {
         let (death, why) = self.oom.explain(self.cgroup.as_deref(), ending);
         place.death = place.death.or(Some(death));
         let lived = now - worker.started;
-        self.cause = Some(format!(
-            "worker {} {why} after {:.1} s",
-            life.slot,
-            lived.as_secs_f64()
-        ));
-        self.last_lines = worker.tail.lines();
         let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
+        self.last_lines = worker.tail.lines();
+        let end = End {
+            ending,
+            is_oom: death == Death::Oom,
+            lived,
+            lines: &self.last_lines,
+        };
+        let app = &self.release.app;
+        let fault = diagnosis::of_end(end, app, &app.command);
+        let found = fault.as_ref().map(|fault| format!(": {}", fault.finding()));
+        self.cause = Some(format!(
+            "worker {slot} {why} after {seconds:.1} s{}",
+            found.unwrap_or_default()
+        ));
+        self.cure = fault.map(|fault| fault.cure());
         if self.is_repeating {
             tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
         } else if is_expected {
@@ -268,12 +282,14 @@ impl Crew {
             Some((*slot, worker))
         });
         if let Some((slot, worker)) = late {
-            let seen = worker.last_seen();
-            self.cause = Some(format!(
-                "worker {slot} was not ready within {} s: {seen}",
-                boot.as_secs_f64()
-            ));
-            self.last_lines = worker.tail.lines();
+            let fault = worker.why_late(self.release.app.listen);
+            let cause = format!(
+                "worker {slot} was not ready within {} s: {}",
+                boot.as_secs_f64(),
+                fault.finding()
+            );
+            let lines = worker.tail.lines();
+            (self.cause, self.cure, self.last_lines) = (Some(cause), Some(fault.cure()), lines);
         }
     }
 

@@ -110,11 +110,16 @@ pub struct LastSeen {
 }
 
 impl LastSeen {
-    pub(super) fn replace(&self, round: Vec<Observation>) {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = round;
+    /// Of one candidate, in place of what was seen there before. The first round is in order.
+    pub(super) fn note(&self, candidate: usize, observation: Observation) {
+        let mut round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        match round.get_mut(candidate) {
+            Some(before) => *before = observation,
+            None => round.push(observation),
+        }
     }
 
-    /// One per candidate; empty before the first round is over.
+    /// One per candidate; fewer before the first round is over.
     pub fn observations(&self) -> Vec<Observation> {
         let round = self.round.lock();
         round.unwrap_or_else(PoisonError::into_inner).clone()

@@ -77,6 +77,7 @@ impl Keeper {
             command,
             steps,
             failure,
+            cure,
             last_lines,
         } = ended;
         self.errand = None;
@@ -87,9 +88,10 @@ impl Keeper {
         };
         let last = last_lines.last().map_or("", String::as_str);
         tracing::error!(release = %id, cause, last, "release {id} is not begun: {cause}");
-        self.refuse(
+        self.refuse_with_cure(
             Verdict::Unhealthy,
             cause,
+            cure,
             last_lines,
             Some(Answer::Steps(steps)),
         );

@@ -261,10 +261,22 @@ impl Keeper {
         last_lines: Vec<String>,
         answer: Option<Answer>,
     ) {
+        self.refuse_with_cure(verdict, cause, None, last_lines, answer);
+    }
+
+    pub(super) fn refuse_with_cure(
+        &mut self,
+        verdict: Verdict,
+        cause: String,
+        cure: Option<String>,
+        last_lines: Vec<String>,
+        answer: Option<Answer>,
+    ) {
         let outcome = ReloadOutcome {
             generation: None,
             verdict,
             cause,
+            cure,
             last_lines,
             elapsed_ms: 0,
             live: self.plan.live().map(|live| live.id),
@@ -326,9 +338,11 @@ impl Keeper {
             // Somebody tried something new.
             self.degraded = None;
         }
-        let last_lines = match (decision, self.crews.get(&id)) {
-            (Decision::Failed(_), Some(crew)) => crew.last_lines.clone(),
-            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => Vec::new(),
+        let (cure, last_lines) = match (decision, self.crews.get(&id)) {
+            (Decision::Failed(_), Some(crew)) => (crew.cure.clone(), crew.last_lines.clone()),
+            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => {
+                (None, Vec::new())
+            }
         };
         let release = self
             .crews
@@ -342,6 +356,7 @@ impl Keeper {
             generation: Some(id),
             verdict,
             cause,
+            cure,
             last_lines,
             elapsed_ms: millis(now() - began),
             live: self.plan.live().map(|live| live.id),
@@ -407,10 +422,12 @@ impl Keeper {
         }
         let cause = crew.cause.clone().unwrap_or_else(|| why.to_string());
         let last = crew.last_lines.last().map_or("", String::as_str);
+        let cure = crew.cure.as_deref().unwrap_or_default();
+        let next = if cure.is_empty() { "" } else { "; next: " };
         if crew.is_repeating {
-            tracing::debug!(generation = %id, cause, last, "{id} failed to start: {cause}");
+            tracing::debug!(generation = %id, cause, cure, last, "{id} failed to start: {cause}");
         } else {
-            tracing::error!(name: message_id::START_FAILED.name, generation = %id, cause, last, "{id} failed to start: {cause}");
+            tracing::error!(name: message_id::START_FAILED.name, generation = %id, cause, cure, last, "{id} failed to start: {cause}{next}{cure}");
         }
         cause
     }
