@@ -122,7 +122,7 @@ impl Fault {
             Self::Denied(None) => "it has no permission for what it wants".into(),
             Self::ReadOnly(Some(path)) => format!("it wants to write {path}, which is read-only"),
             Self::ReadOnly(None) => "it wants to write where all is read-only".into(),
-            Self::Memory => "it ran out of memory".into(),
+            Self::Memory => "it needs more memory than there is for it".into(),
             Self::Left => "it has to stay, and listen".into(),
         }
     }

@@ -9,13 +9,19 @@ const NAME_CHARS_MAX: usize = 120;
 /// The newest line that says something counts.
 pub(super) fn read(lines: &[String], ending: Ending) -> Option<Fault> {
     let is_not_found = matches!(ending, Ending::Exited(126 | 127));
-    lines.iter().rev().find_map(|line| {
+    let found = lines.iter().rev().find_map(|line| {
         let shells = is_not_found.then(|| shell(line)).flatten();
-        shells
-            .or_else(|| system(line))
+        system(line)
+            .or(shells)
             .or_else(|| runtime(line))
             .or_else(|| kernel(line))
-    })
+    });
+    // Python says what it tried some lines before what came of it.
+    let is_about_a_port = || lines.iter().any(|line| line.contains(".bind("));
+    match found {
+        Some(Fault::Denied(None)) if is_about_a_port() => Some(Fault::PortDenied),
+        found => found,
+    }
 }
 
 /// Of one that runs, and says why it does not listen.
@@ -235,7 +241,7 @@ mod tests {
                 Fault::OldJava,
             ),
         ] {
-            assert_eq!(read_one(line, 1), Some(fault), "{line}");
+            assert_eq!(read_one(line, 127), Some(fault), "{line}");
         }
     }
 
@@ -307,6 +313,12 @@ mod tests {
         let lines = lines.map(String::from);
         assert_eq!(read(&lines, Ending::Exited(1)), Some(Fault::PortInUse));
         assert_eq!(read_one("no database", 1), None);
+        let python = [
+            "    sock.bind(sa)",
+            "PermissionError: [Errno 13] Permission denied",
+        ];
+        let python = python.map(String::from);
+        assert_eq!(read(&python, Ending::Exited(1)), Some(Fault::PortDenied));
         let long = format!("Cannot find module '{}'", "x".repeat(500));
         assert_eq!(read_one(&long, 1), None);
     }
