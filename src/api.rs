@@ -186,6 +186,9 @@ pub struct ReloadOutcome {
     /// Its name, where it has one: `gapless explain` says more of `wrong-path`.
     #[serde(default)]
     pub code: Option<String>,
+    /// What is likely to mend it, if that can be told: `let it use $PORT`.
+    #[serde(default)]
+    pub cure: Option<String>,
     /// The last lines that the app wrote, oldest first.
     pub last_lines: Vec<String>,
     /// From the request to the decision.

@@ -61,8 +61,6 @@ pub enum Diagnosis {
     HealthTimeout,
     /// It speaks to NOTIFY_SOCKET, and did not say READY=1.
     NeverReady,
-    /// It ran, but could not be asked before its time was over.
-    NotReady,
     /// A worker that served was replaced because it hung.
     WorkerHung,
     /// The app keeps dying.
@@ -97,7 +95,7 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// All of them, in the order of the list.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 43] = [
         Self::Exited,
         Self::NotInForeground,
         Self::Killed,
@@ -126,7 +124,6 @@ impl Diagnosis {
         Self::NoHttp,
         Self::HealthTimeout,
         Self::NeverReady,
-        Self::NotReady,
         Self::WorkerHung,
         Self::Degraded,
         Self::ReleaseCommandFailed,
@@ -175,7 +172,6 @@ impl Diagnosis {
             Self::NoHttp => "no-http",
             Self::HealthTimeout => "health-timeout",
             Self::NeverReady => "never-ready",
-            Self::NotReady => "not-ready",
             Self::WorkerHung => "worker-hung",
             Self::Degraded => "degraded",
             Self::ReleaseCommandFailed => "release-command-failed",
@@ -194,30 +190,6 @@ impl Diagnosis {
         }
     }
 
-    /// Of a worker that exited with this status, by what it wrote last: runtimes name the reason in
-    /// words of their own, oldest and newest versions alike.
-    pub fn of_exit(status: i32, last_lines: &[String]) -> Self {
-        let says = |word: &str| last_lines.iter().any(|line| line.contains(word));
-        // The loader's own words (`exec.rs`), with the statuses that every shell has for them.
-        let is_loader = says("gapless: cannot start");
-        match status {
-            126 if is_loader => return Self::NotExecutable,
-            127 if is_loader && says("the interpreter in its first line") => {
-                return Self::MissingInterpreter;
-            }
-            127 if is_loader || says("not found") => return Self::MissingProgram,
-            _ => {}
-        }
-        let otherwise = if status == 0 {
-            Self::NotInForeground
-        } else {
-            Self::Exited
-        };
-        SAID.iter()
-            .find(|(word, _)| says(word))
-            .map_or(otherwise, |(_, diagnosis)| *diagnosis)
-    }
-
     /// Of a worker that a signal ended, other than for want of memory.
     pub fn of_signal(signal: i32) -> Self {
         // SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: signal(7).
@@ -229,43 +201,10 @@ impl Diagnosis {
     }
 }
 
-/// What the loaders and runtimes of the world say before they exit; the first that is found counts.
-const SAID: [(&str, Diagnosis); 17] = [
-    // ld.so(8)
-    (
-        "error while loading shared libraries",
-        Diagnosis::MissingLibrary,
-    ),
-    // dlopen(3), by any runtime
-    ("cannot open shared object file", Diagnosis::MissingLibrary),
-    ("Cannot find module", Diagnosis::MissingModule),
-    ("Cannot find package", Diagnosis::MissingModule),
-    ("ModuleNotFoundError", Diagnosis::MissingModule),
-    ("cannot load such file", Diagnosis::MissingModule),
-    (
-        "Could not find or load main class",
-        Diagnosis::MissingModule,
-    ),
-    ("ClassNotFoundException", Diagnosis::MissingModule),
-    ("OutOfMemoryError", Diagnosis::OutOfMemory),
-    ("heap out of memory", Diagnosis::OutOfMemory),
-    ("Cannot allocate memory", Diagnosis::OutOfMemory),
-    ("EADDRINUSE", Diagnosis::PortInUse),
-    ("ddress already in use", Diagnosis::PortInUse),
-    ("EACCES", Diagnosis::PermissionDenied),
-    ("ermission denied", Diagnosis::PermissionDenied),
-    ("EROFS", Diagnosis::ReadOnly),
-    ("ead-only file system", Diagnosis::ReadOnly),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-
-    fn of(status: i32, last: &str) -> Diagnosis {
-        Diagnosis::of_exit(status, &["starting".to_owned(), last.to_owned()])
-    }
 
     #[test]
     fn names_are_kebab_case_and_differ() {
@@ -275,34 +214,6 @@ mod tests {
             let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
             assert!(is_plain, "{name}");
         }
-    }
-
-    #[test]
-    fn an_exit_is_named_by_what_the_app_wrote_last() {
-        let loader = "gapless: cannot start \"node\": there is no such program in the PATH";
-        assert_eq!(of(127, loader), Diagnosis::MissingProgram);
-        let script = "gapless: cannot start \"x\": the file is there, but the interpreter in its \
-                      first line (or its ELF loader) is not";
-        assert_eq!(of(127, script), Diagnosis::MissingInterpreter);
-        let denied = "gapless: cannot start \"x\"; check that: Permission denied (os error 13)";
-        assert_eq!(of(126, denied), Diagnosis::NotExecutable);
-        let library = "app: error while loading shared libraries: libpq.so.5: cannot open";
-        assert_eq!(of(127, library), Diagnosis::MissingLibrary);
-        assert_eq!(of(127, "sh: 1: bun: not found"), Diagnosis::MissingProgram);
-        assert_eq!(
-            of(1, "Error: Cannot find module './server'"),
-            Diagnosis::MissingModule
-        );
-        assert_eq!(
-            of(1, "OSError: [Errno 98] Address already in use"),
-            Diagnosis::PortInUse
-        );
-        assert_eq!(
-            of(1, "PermissionError: [Errno 13] Permission denied: '/x'"),
-            Diagnosis::PermissionDenied
-        );
-        assert_eq!(of(3, "no database"), Diagnosis::Exited);
-        assert_eq!(of(0, "started"), Diagnosis::NotInForeground);
     }
 
     #[test]

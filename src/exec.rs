@@ -10,7 +10,7 @@ pub mod relay;
 use crate::systemd::given::close_strays;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -25,6 +25,9 @@ pub const FIRST_FD: i32 = 3;
 
 /// The word that selects this program.
 pub const VERB: &str = "exec";
+
+/// The kernel looks no further for the interpreter of a script.
+const HEAD_BYTES: u64 = 256;
 
 const NAMES: &str = "--names";
 const CGROUP: &str = "--cgroup";
@@ -72,7 +75,7 @@ pub enum ExecError {
         /// As configured.
         command: OsString,
         /// Program, script interpreter or directory.
-        what: &'static str,
+        what: String,
     },
     /// It is there, but cannot be executed.
     #[error(
@@ -274,13 +277,30 @@ fn explain(program: &OsStr, error: io::Error) -> ExecError {
     }
     let is_path = program.as_bytes().contains(&b'/');
     let what = if is_path && std::path::Path::new(program).exists() {
-        "the file is there, but the interpreter in its first line (or its ELF loader) is not"
+        absent_interpreter(program)
     } else if is_path {
-        "there is no such file"
+        "there is no such file".into()
     } else {
-        "there is no such program in the PATH of the app"
+        "there is no such program in the PATH of the app".into()
     };
     ExecError::NotFound { command, what }
+}
+
+fn absent_interpreter(program: &OsStr) -> String {
+    let mut head = Vec::new();
+    let read =
+        std::fs::File::open(program).map(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    match (read, line.strip_prefix("#!")) {
+        // A carriage return at its end is seen here, too.
+        (Ok(_), Some(line)) => {
+            let interpreter = line.trim_matches([' ', '\t']).split([' ', '\t']).next();
+            let interpreter = interpreter.unwrap_or_default().escape_default();
+            format!("its first line asks for {interpreter}, which is not there")
+        }
+        (_, None) | (Err(_), _) => "the file is there, but its ELF loader is not".into(),
+    }
 }
 
 /// One line on stderr, which is the app's output by now: the keeper shows it as the app's last
@@ -339,8 +359,16 @@ mod tests {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let nowhere = explain(OsStr::new("nodejs"), missing());
         assert!(nowhere.to_string().contains("in the PATH"));
-        let script = explain(OsStr::new("/etc/passwd"), missing());
-        assert!(script.to_string().contains("interpreter"));
+        let script = std::env::temp_dir().join(format!("gl-script-{}", std::process::id()));
+        std::fs::write(&script, "#!/no/such -x\r\n").unwrap();
+        let script = explain(script.as_os_str(), missing());
+        assert!(
+            script
+                .to_string()
+                .contains("its first line asks for /no/such, which")
+        );
+        let loaded = explain(OsStr::new("/etc/passwd"), missing());
+        assert!(loaded.to_string().contains("ELF loader"));
         assert_eq!((nowhere.code(), script.code()), (127, 127));
         let refused = explain(OsStr::new("/etc"), io::ErrorKind::PermissionDenied.into());
         assert_eq!(refused.code(), 126);

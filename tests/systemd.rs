@@ -18,8 +18,11 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "systemd/diagnosis.rs"]
+mod diagnosis;
 mod world;
 
+use diagnosis::bad_apps_are_named_and_nobody_notices;
 use gapless::api::{Status, UpgradeVerdict};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -801,6 +804,9 @@ on_both! { beside_others:
     bad_versions_are_refused_and_nobody_notices:
         on_252_bad_versions_are_refused_and_nobody_notices,
         on_257_bad_versions_are_refused_and_nobody_notices;
+    bad_apps_are_named_and_nobody_notices:
+        on_252_bad_apps_are_named_and_nobody_notices,
+        on_257_bad_apps_are_named_and_nobody_notices;
     killed_workers_cost_only_what_they_were_answering:
         on_252_killed_workers_cost_only_what_they_were_answering,
         on_257_killed_workers_cost_only_what_they_were_answering;

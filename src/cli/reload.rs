@@ -77,14 +77,19 @@ fn render_live(outcome: &ReloadOutcome, superseded: &[GenerationId]) -> String {
 pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> String {
     let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
     let generation = named(outcome.generation);
+    let cure = outcome.cure.as_deref();
     let (what, advice) = match outcome.verdict {
         Verdict::Live | Verdict::Unhealthy => (
             format!("{generation} did not become live"),
-            log_advice(unit, "correct the app", verb),
+            log_advice(unit, cure.unwrap_or("correct the app"), verb),
         ),
         Verdict::TimedOut => (
-            format!("{generation} was not ready in time"),
-            log_advice(unit, "see why it is slow, or raise boot in [app]", verb),
+            format!("{generation} did not become live"),
+            log_advice(
+                unit,
+                cure.unwrap_or("see why it is slow, or raise boot in [app]"),
+                verb,
+            ),
         ),
         Verdict::ConfigInvalid => (
             "the configuration is invalid, nothing was started".to_owned(),
@@ -132,6 +137,7 @@ mod tests {
             verdict,
             cause: "worker w0 exited with status 1 after 0.3 s".to_owned(),
             code: Some("missing-module".to_owned()),
+            cure: None,
             last_lines: vec![
                 "\u{1b}[31mError: Cannot find module './server'\u{1b}[0m".to_owned(),
                 "    at main".to_owned(),
@@ -171,6 +177,21 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
   next: correct the app, then gapless reload; all it wrote: journalctl -u gapless.service
   more: gapless explain missing-module";
         assert_eq!(plain(&outcome(Verdict::Unhealthy), &[]), expected);
+    }
+
+    #[test]
+    fn what_is_likely_to_mend_it_comes_first_in_what_to_do_next() {
+        let late = ReloadOutcome {
+            cure: Some("let it use $PORT".to_owned()),
+            ..outcome(Verdict::TimedOut)
+        };
+        let told = plain(&late, &[]);
+        assert!(
+            told.starts_with("g8 did not become live: worker w0"),
+            "{told}"
+        );
+        let next = "\n  next: let it use $PORT, then gapless reload; all it wrote: journalctl";
+        assert!(told.contains(next), "{told}");
     }
 
     #[test]

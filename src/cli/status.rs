@@ -452,6 +452,7 @@ mod tests {
             verdict: Verdict::ConfigInvalid,
             cause: "no command".to_owned(),
             code: None,
+            cure: None,
             last_lines: Vec::new(),
             elapsed_ms: 1,
             live: None,

@@ -88,15 +88,17 @@ pub(super) fn directory(
                 placed,
                 message,
                 None,
-                directory_remedy(&placed.value).to_owned(),
+                directory_remedy(&placed.value, &why).to_owned(),
             );
             None
         }
     }
 }
 
-fn directory_remedy(written: &str) -> &'static str {
-    if written.starts_with('~') || written.contains('$') {
+fn directory_remedy(written: &str, why: &Unfit) -> &'static str {
+    if matches!(why, Unfit::Hidden(_)) {
+        "let the user of the service read it and what is above it, or put the app below /srv or /opt"
+    } else if written.starts_with('~') || written.contains('$') {
         "no shell looks at this: write the path in full"
     } else if Path::new(written).is_absolute() {
         "create it, or write the directory of the app"

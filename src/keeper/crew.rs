@@ -5,6 +5,7 @@
 
 use super::cgroup;
 use super::death::Death;
+use super::diagnosis::{self, End};
 use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
 use super::oom::OomKills;
@@ -57,6 +58,8 @@ pub struct Crew {
     pub cause: Option<String>,
     /// Its name.
     pub diagnosis: Option<Diagnosis>,
+    /// What is likely to mend it.
+    pub cure: Option<String>,
     /// The last lines of the worker that failed.
     pub last_lines: Vec<String>,
     oom: Rc<OomKills>,
@@ -79,6 +82,7 @@ impl Crew {
             superseded: None,
             cause: None,
             diagnosis: None,
+            cure: None,
             last_lines: Vec::new(),
             oom: Rc::clone(&yard.oom),
             places: BTreeMap::new(),
@@ -105,6 +109,7 @@ impl Crew {
                 chain(error)
             ));
             self.diagnosis = Some(error.diagnosis());
+            self.cure = None;
             self.last_lines.clear();
         });
         let (id, label) = (self.id, &self.release.label);
@@ -246,14 +251,23 @@ impl Crew {
         let (death, why) = self.oom.explain(self.cgroup.as_deref(), ending);
         place.death = place.death.or(Some(death));
         let lived = now - worker.started;
-        self.cause = Some(format!(
-            "worker {} {why} after {:.1} s",
-            life.slot,
-            lived.as_secs_f64()
-        ));
-        self.last_lines = worker.tail.lines();
-        self.diagnosis = Some(diagnosis(death, ending, &self.last_lines));
         let (id, slot, seconds) = (self.id, life.slot, lived.as_secs_f64());
+        self.last_lines = worker.tail.lines();
+        let end = End {
+            ending,
+            is_oom: death == Death::Oom,
+            lived,
+            lines: &self.last_lines,
+        };
+        let app = &self.release.app;
+        let fault = diagnosis::of_end(end, app, &app.command);
+        let found = fault.as_ref().map(|fault| format!(": {}", fault.finding()));
+        self.cause = Some(format!(
+            "worker {slot} {why} after {seconds:.1} s{}",
+            found.unwrap_or_default()
+        ));
+        self.diagnosis = Some(fault.as_ref().map_or_else(|| of_ending(ending), Fault::diagnosis));
+        self.cure = fault.map(|fault| fault.cure());
         if self.is_repeating {
             tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");
         } else if is_expected {
@@ -274,13 +288,15 @@ impl Crew {
             Some((*slot, worker))
         });
         if let Some((slot, worker)) = late {
-            let seen = worker.last_seen();
-            self.diagnosis = Some(worker.not_ready());
-            self.cause = Some(format!(
-                "worker {slot} was not ready within {} s: {seen}",
-                boot.as_secs_f64()
-            ));
-            self.last_lines = worker.tail.lines();
+            let fault = worker.why_late(self.release.app.listen);
+            let cause = format!(
+                "worker {slot} was not ready within {} s: {}",
+                boot.as_secs_f64(),
+                fault.finding()
+            );
+            let lines = worker.tail.lines();
+            self.diagnosis = Some(fault.diagnosis());
+            (self.cause, self.cure, self.last_lines) = (Some(cause), Some(fault.cure()), lines);
         }
     }
 
@@ -430,12 +446,10 @@ impl Crew {
     }
 }
 
-/// What a worker died of, by its name.
-fn diagnosis(death: Death, ending: Ending, last_lines: &[String]) -> Diagnosis {
-    match (death, ending) {
-        (Death::Oom, _) => Diagnosis::OutOfMemory,
-        (_, Ending::Exited(status)) => Diagnosis::of_exit(status, last_lines),
-        (_, Ending::Signaled { signal, .. }) => Diagnosis::of_signal(signal),
-        (_, Ending::Unknown) => Diagnosis::Exited,
+/// What a worker died of, where nothing more was found.
+fn of_ending(ending: Ending) -> Diagnosis {
+    match ending {
+        Ending::Signaled { signal, .. } => Diagnosis::of_signal(signal),
+        Ending::Exited(_) | Ending::Unknown => Diagnosis::Exited,
     }
 }

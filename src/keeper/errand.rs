@@ -5,6 +5,7 @@
 //! what became of one that lives on.
 
 use super::cgroup;
+use super::diagnosis::{self, End};
 use super::happening::Happening;
 use super::output::{self, OutputError, Source, Tail};
 use super::reaper::{self, Ending};
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Name of its control group.
 pub const GROUP: &str = "errand";
@@ -73,6 +75,8 @@ pub struct Ended {
     pub steps: mpsc::Sender<Step>,
     /// Why the release cannot begin, if it cannot.
     pub failure: Option<String>,
+    /// What is likely to mend that.
+    pub cure: Option<String>,
     /// What it wrote last.
     pub last_lines: Vec<String>,
 }
@@ -112,8 +116,14 @@ impl Errand {
 
     async fn wait(self, pidfd: &AsyncFd<OwnedFd>, pid: u32, tail: Tail) -> Ended {
         let program = self.command.first().cloned().unwrap_or_default();
-        let failure = tokio::select! {
-            ending = reaper::ended(pidfd, pid) => failure(&program, ending.unwrap_or(Ending::Unknown)),
+        let began = Instant::now();
+        let mut ended = None;
+        let mut failure = tokio::select! {
+            ending = reaper::ended(pidfd, pid) => {
+                let ending = ending.unwrap_or(Ending::Unknown);
+                ended = Some(ending);
+                failure(&program, ending)
+            }
             () = self.steps.closed() => Some(format!("{program} was ended: nobody waits for it any more")),
             () = tokio::time::sleep(LIMIT) => Some(format!("{program} did not end within an hour")),
         };
@@ -128,12 +138,26 @@ impl Errand {
         if !tail.settled(LAST_LINES).await {
             tracing::debug!(pid, "the last lines of the release command may be missing");
         }
+        let last_lines = tail.lines();
+        let fault = ended.filter(|_| failure.is_some()).and_then(|ending| {
+            let end = End {
+                ending,
+                is_oom: false,
+                lived: began.elapsed(),
+                lines: &last_lines,
+            };
+            diagnosis::of_end(end, &self.release.app, &self.command)
+        });
+        if let (Some(cause), Some(fault)) = (&mut failure, &fault) {
+            *cause = format!("{cause}: {}", fault.finding());
+        }
         Ended {
             id: self.id,
             command: self.command,
             steps: self.steps,
             failure,
-            last_lines: tail.lines(),
+            cure: fault.map(|fault| fault.cure()),
+            last_lines,
         }
     }
 }

@@ -70,14 +70,12 @@ pub async fn wait_until_answering(
 ) -> Endpoint {
     let mut pause = PAUSE_MIN.min(health.interval);
     loop {
-        let mut round = Vec::new();
-        for candidate in candidates {
+        for (number, candidate) in candidates.iter().enumerate() {
             match pass(candidate, health, worker).await {
                 Ok(endpoint) => return endpoint,
-                Err(observation) => round.push(observation),
+                Err(observation) => seen.note(number, observation),
             }
         }
-        seen.replace(round);
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(health.interval);
     }
@@ -123,6 +121,25 @@ pub async fn ask_again(
     health: &HealthConfig,
 ) -> Result<(), Observation> {
     answers(endpoint, path, health).await
+}
+
+/// Where the worker listens beside its candidates: for one that is late.
+pub fn elsewhere(candidates: &[Candidate], worker: Tree<'_>) -> Vec<SocketAddr> {
+    let is_candidate = |address: SocketAddr| {
+        candidates.iter().any(|candidate| match candidate {
+            Candidate::Fd(given) => *given == address,
+            Candidate::Port(_) | Candidate::Unix(_) => false,
+        })
+    };
+    let mut found = listeners::of_processes(&worker.pids());
+    found.retain(|address| !is_candidate(*address));
+    found.sort_by_key(|address| (!is_reached_by_loopback(*address), *address));
+    found
+}
+
+fn is_reached_by_loopback(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// Whose it is, before it is asked anything. A unix socket is in our own runtime directory, and a

@@ -492,8 +492,9 @@ impl Plan {
             .generations
             .get(&id)
             .is_some_and(|generation| generation.fallback.is_some());
-        self.end(now, id, why, effects);
+        // First: what is wrong with its workers can be seen as long as they run.
         effects.push(Effect::Decided(id, Decision::Failed(why)));
+        self.end(now, id, why, effects);
         let is_last_word = has_fallback || terms.is_trial;
         if self.live().is_none() && !is_last_word && !self.is_stopping() {
             self.failures = self.failures.saturating_add(1);

@@ -59,10 +59,23 @@ pub struct Child {
 /// Nothing was started, or it was ended again.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
+    /// chdir(2) failed.
+    #[error(
+        "cannot enter {}; let the user of the service read it and what is above it, or put the \
+         app below /srv or /opt",
+        directory.display()
+    )]
+    Directory {
+        /// Where it was to run.
+        directory: PathBuf,
+        /// What was said.
+        #[source]
+        source: io::Error,
+    },
     /// fork or the exec of our own image failed.
     #[error(
-        "cannot start a process in {}; check that the directory exists and that TasksMax=, \
-         LimitNPROC= and the memory of the service suffice",
+        "cannot start a process in {}; check that TasksMax=, LimitNPROC= and the memory of the \
+         service suffice",
         directory.display()
     )]
     Start {
@@ -94,10 +107,9 @@ pub enum SpawnError {
 pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
     let mut command = command(what).map_err(SpawnError::Fds)?;
     let _occupied = occupy(what.fds.len()).map_err(SpawnError::Fds)?;
-    let mut child = command.spawn().map_err(|source| SpawnError::Start {
-        directory: what.directory.to_owned(),
-        source,
-    })?;
+    let mut child = command
+        .spawn()
+        .map_err(|source| refused(what.directory, source))?;
     // Nobody else reaps, so the pid is still the child's, even if it has ended.
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Child {
@@ -114,6 +126,20 @@ pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
                 source: error.into(),
             })
         }
+    }
+}
+
+/// Our own image can always be executed, so what is not allowed or not there is the directory.
+fn refused(directory: &Path, source: io::Error) -> SpawnError {
+    let directory = directory.to_owned();
+    let is_about_it = matches!(
+        source.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    );
+    if is_about_it {
+        SpawnError::Directory { directory, source }
+    } else {
+        SpawnError::Start { directory, source }
     }
 }
 

@@ -6,6 +6,7 @@ mod tasks;
 pub use offer::{Offer, environment_of_app};
 
 use super::death::Death;
+use super::diagnosis::{self, Fault, Lateness};
 use super::happening::{Felt, Happening, WorkerLife};
 use super::health::{self, Candidate, LastSeen, Tree};
 use super::notice::{Notice, NoticeError, NoticeSocket};
@@ -456,20 +457,20 @@ impl Worker {
         self.signal(Signal::KILL);
     }
 
-    /// The name of that.
-    pub fn not_ready(&self) -> Diagnosis {
-        if self.speaks {
-            return Diagnosis::NeverReady;
-        }
-        self.last_seen.diagnosis()
-    }
-
-    /// What the last question about its readiness met.
-    pub fn last_seen(&self) -> String {
-        if self.speaks {
-            return "it spoke over its NOTIFY_SOCKET, but never said READY=1".into();
-        }
-        self.last_seen.to_string()
+    /// What is wrong with it, if it is late. Asked while it still runs.
+    pub fn why_late(&self, listen: Listen) -> Fault {
+        let tree = Tree {
+            pid: self.pid,
+            cgroup: None,
+        };
+        let late = Lateness {
+            speaks: self.speaks,
+            candidates: &self.candidates,
+            seen: &self.last_seen.observations(),
+            elsewhere: &health::elsewhere(&self.candidates, tree),
+            lines: &self.tail.lines(),
+        };
+        diagnosis::of_lateness(late, listen)
     }
 
     /// Takes a notice in; true when it concerns the plan too.

@@ -28,6 +28,13 @@ pub(super) fn on_loopback(port: u16) -> Vec<Listener> {
     found
 }
 
+/// The addresses of all listeners that one of `pids` has open.
+pub(super) fn of_processes(pids: &HashSet<u32>) -> Vec<SocketAddr> {
+    let mut found = all();
+    found.retain(|listener| is_held_by(listener.inode, pids));
+    found.into_iter().map(|listener| listener.address).collect()
+}
+
 /// The listener bound to exactly this address.
 pub(super) fn bound_to(address: SocketAddr) -> Option<Listener> {
     all().into_iter().find(|found| found.address == address)

@@ -1,6 +1,5 @@
 //! What was seen instead of a good answer, in words for the one who must mend the app.
 
-use crate::diagnosis::Diagnosis;
 use crate::link::Endpoint;
 use std::fmt;
 use std::net::SocketAddr;
@@ -65,31 +64,6 @@ pub enum Observation {
     },
 }
 
-impl Observation {
-    /// Its name.
-    pub fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Nothing { .. } | Self::Refused { .. } => Diagnosis::NotListening,
-            Self::Taken { .. } => Diagnosis::PortInUse,
-            Self::NotAccepted { .. } => Diagnosis::NotAccepting,
-            Self::NoAnswer { .. } => Diagnosis::HealthTimeout,
-            Self::NoHttp { .. } => Diagnosis::NoHttp,
-            Self::Status { status: 404, .. } => Diagnosis::WrongPath,
-            Self::Status { .. } => Diagnosis::HealthStatus,
-        }
-    }
-
-    /// How far the app came: of several candidates, the one that it uses says most.
-    fn telling(&self) -> u8 {
-        match self {
-            Self::Nothing { .. } | Self::Refused { .. } | Self::NotAccepted { .. } => 0,
-            Self::Taken { .. } => 1,
-            Self::NoAnswer { .. } => 2,
-            Self::NoHttp { .. } | Self::Status { .. } => 3,
-        }
-    }
-}
-
 impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,18 +110,16 @@ pub struct LastSeen {
 }
 
 impl LastSeen {
-    pub(super) fn replace(&self, round: Vec<Observation>) {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = round;
+    /// Of one candidate, in place of what was seen there before. The first round is in order.
+    pub(super) fn note(&self, candidate: usize, observation: Observation) {
+        let mut round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        match round.get_mut(candidate) {
+            Some(before) => *before = observation,
+            None => round.push(observation),
+        }
     }
 
-    /// The name of what says most; of equals, the candidate that is offered first.
-    pub fn diagnosis(&self) -> Diagnosis {
-        let observations = self.observations();
-        let most = observations.iter().rev().max_by_key(|it| it.telling());
-        most.map_or(Diagnosis::NotReady, Observation::diagnosis)
-    }
-
-    /// One per candidate; empty before the first round is over.
+    /// One per candidate; fewer before the first round is over.
     pub fn observations(&self) -> Vec<Observation> {
         let round = self.round.lock();
         round.unwrap_or_else(PoisonError::into_inner).clone()

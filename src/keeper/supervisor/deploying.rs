@@ -71,7 +71,7 @@ impl Keeper {
         if let Some(cause) = refused {
             tracing::error!(release = %id, cause, "release {id} is not begun: {cause}");
             let answer = Some(Answer::Steps(asker));
-            self.refuse(Verdict::Unhealthy, (cause, FAILED), Vec::new(), answer);
+            self.refuse(Verdict::Unhealthy, Reason::named(cause, FAILED), Vec::new(), answer);
         }
     }
 
@@ -81,6 +81,7 @@ impl Keeper {
             command,
             steps,
             failure,
+            cure,
             last_lines,
         } = ended;
         self.errand = None;
@@ -93,7 +94,11 @@ impl Keeper {
         tracing::error!(release = %id, cause, last, "release {id} is not begun: {cause}");
         self.refuse(
             Verdict::Unhealthy,
-            (cause, FAILED),
+            Reason {
+                cause,
+                code: FAILED,
+                cure,
+            },
             last_lines,
             Some(Answer::Steps(steps)),
         );

@@ -130,6 +130,25 @@ pub(super) struct Untold {
     pub(super) until: Moment,
 }
 
+/// Why nothing was begun.
+pub(super) struct Reason {
+    pub(super) cause: String,
+    /// Its name, for `gapless explain`.
+    pub(super) code: Option<&'static str>,
+    /// What is likely to mend it.
+    pub(super) cure: Option<String>,
+}
+
+impl Reason {
+    pub(super) fn named(cause: String, code: Option<&'static str>) -> Self {
+        Self {
+            cause,
+            code,
+            cure: None,
+        }
+    }
+}
+
 impl Keeper {
     /// Reads configuration and files as they are now.
     pub(super) fn configuration(&self, wanted: &Wanted) -> Result<Config, BeginError> {
@@ -189,14 +208,14 @@ impl Keeper {
             Ok(config) if config.app.command.is_empty() => return self.greet(&config, answer),
             Ok(config) if !self.plan.is_stopping() => config,
             Ok(_) => {
-                let cause = ("gapless is stopping".into(), None);
-                return self.refuse(Verdict::Stopping, cause, Vec::new(), answer);
+                let why = Reason::named("gapless is stopping".into(), None);
+                return self.refuse(Verdict::Stopping, why, Vec::new(), answer);
             }
             Err(error) => {
                 let summary = error.summary();
                 tracing::error!(name: message_id::CONFIG_INVALID.name, error = %chain(&error), "configuration is invalid, nothing was started: {summary}");
-                let cause = (summary, Some(error.code()));
-                return self.refuse(Verdict::ConfigInvalid, cause, error.lines(), answer);
+                let why = Reason::named(summary, Some(error.code()));
+                return self.refuse(Verdict::ConfigInvalid, why, error.lines(), answer);
             }
         };
         self.use_settings(&config);
@@ -242,8 +261,8 @@ impl Keeper {
         let next = self.deploy_command();
         tracing::info!("nothing is deployed yet; next: {next}");
         let cause = format!("nothing is deployed yet; next: {next}");
-        let cause = (cause, Some("nothing_deployed"));
-        self.refuse(Verdict::ConfigInvalid, cause, Vec::new(), answer);
+        let why = Reason::named(cause, Some("nothing_deployed"));
+        self.refuse(Verdict::ConfigInvalid, why, Vec::new(), answer);
         // That is no failure, and STATUS says it already.
         self.last_outcome = None;
     }
@@ -271,15 +290,16 @@ impl Keeper {
     pub(super) fn refuse(
         &mut self,
         verdict: Verdict,
-        (cause, code): (String, Option<&str>),
+        why: Reason,
         last_lines: Vec<String>,
         answer: Option<Answer>,
     ) {
         let outcome = ReloadOutcome {
             generation: None,
             verdict,
-            cause,
-            code: code.map(str::to_owned),
+            cause: why.cause,
+            code: why.code.map(str::to_owned),
+            cure: why.cure,
             last_lines,
             elapsed_ms: 0,
             live: self.plan.live().map(|live| live.id),
@@ -347,13 +367,13 @@ impl Keeper {
             // Somebody tried something new.
             self.degraded = None;
         }
-        let last_lines = match (decision, self.crews.get(&id)) {
-            (Decision::Failed(_), Some(crew)) => crew.last_lines.clone(),
-            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => Vec::new(),
-        };
-        let code = match (decision, self.crews.get(&id)) {
-            (Decision::Failed(_), Some(crew)) => crew.diagnosis,
-            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => None,
+        let (code, cure, last_lines) = match (decision, self.crews.get(&id)) {
+            (Decision::Failed(_), Some(crew)) => {
+                (crew.diagnosis, crew.cure.clone(), crew.last_lines.clone())
+            }
+            (Decision::Live | Decision::Superseded(_) | Decision::Failed(_), _) => {
+                (None, None, Vec::new())
+            }
         };
         let release = self
             .crews
@@ -368,6 +388,7 @@ impl Keeper {
             verdict,
             cause,
             code: code.map(|it| it.code().to_owned()),
+            cure,
             last_lines,
             elapsed_ms: millis(now() - began),
             live: self.plan.live().map(|live| live.id),
@@ -433,10 +454,12 @@ impl Keeper {
         }
         let cause = crew.cause.clone().unwrap_or_else(|| why.to_string());
         let last = crew.last_lines.last().map_or("", String::as_str);
+        let cure = crew.cure.as_deref().unwrap_or_default();
+        let next = if cure.is_empty() { "" } else { "; next: " };
         if crew.is_repeating {
-            tracing::debug!(generation = %id, cause, last, "{id} failed to start: {cause}");
+            tracing::debug!(generation = %id, cause, cure, last, "{id} failed to start: {cause}");
         } else {
-            tracing::error!(name: message_id::START_FAILED.name, generation = %id, cause, last, "{id} failed to start: {cause}");
+            tracing::error!(name: message_id::START_FAILED.name, generation = %id, cause, cure, last, "{id} failed to start: {cause}{next}{cure}");
         }
         cause
     }
