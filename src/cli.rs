@@ -61,7 +61,7 @@ use crate::systemd::given::GivenError;
 use crate::systemd::job::JobError;
 use crate::systemd::journal::JournalError;
 use crate::systemd::scope::ScopeError;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -173,6 +173,7 @@ fn visible() -> clap::Command {
     clap::Command::new("gapless")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
+        .args(whole.get_arguments().filter(|it| it.is_global_set()))
         .subcommands(subcommands.cloned())
 }
 
@@ -188,7 +189,7 @@ pub fn main() -> ExitCode {
 }
 
 fn main_of(arguments: Vec<OsString>) -> Exit {
-    match Cli::try_parse_from(arguments) {
+    match arguments::parse(arguments) {
         Ok(cli) => concluded(dispatch(cli.command)),
         Err(error) => {
             // Help and version are "errors" too, for standard output and exit code 0.
@@ -290,7 +291,8 @@ mod tests {
 
     #[test]
     fn the_command_of_run_stands_after_two_dashes() {
-        let cli = Cli::try_parse_from(["gapless", "run", "--port", "0", "--", "bun", "--watch"]);
+        let line = ["gapless", "run", "--port", "0", "--", "bun", "--watch"];
+        let cli = arguments::parse(line.map(OsString::from).to_vec());
         let Command::Run(args) = cli.unwrap().command else {
             panic!("not run")
         };

@@ -35,6 +35,20 @@ impl InstanceName {
         &self.0
     }
 
+    /// Of `gapless run`, when nothing else is said.
+    pub fn in_foreground() -> Self {
+        Self("run".to_owned())
+    }
+
+    /// What comes behind `gapless` on a command line that means this one: nothing, or ` --app NAME`.
+    pub fn option(&self) -> String {
+        if self.0 == DEFAULT {
+            String::new()
+        } else {
+            format!(" --app {}", self.0)
+        }
+    }
+
     /// The systemd service of this instance.
     pub fn unit(&self) -> String {
         if self.0 == DEFAULT {
@@ -165,7 +179,7 @@ pub fn system_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().service(name)
 }
 
-/// Where `gapless run --name NAME` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
+/// Where `gapless --app NAME run` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
 /// `/tmp/gapless-UID`, which must be made with mode 0700 and belong to the user.
 pub fn foreground_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().foreground(name)
@@ -236,7 +250,7 @@ pub(super) fn start_command(name: &InstanceName) -> String {
     if name.as_str() == DEFAULT {
         format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
     } else {
-        format!("start it: sudo systemctl start {socket}, or gapless run --name {name} -- CMD")
+        format!("start it: sudo systemctl start {socket}, or gapless --app {name} run -- CMD")
     }
 }
 
