@@ -4,21 +4,26 @@
 //! A command returns an [`Exit`] or a [`CliError`]; only [`main`] turns them into messages and the
 //! exit code, and only `output` writes.
 
+mod add;
+mod address;
 mod adopt_check;
 mod arguments;
 mod bake;
 mod check;
 mod client;
 mod completions;
+mod deeds;
 mod deploy;
 mod drain;
 mod exec;
 mod exit;
+mod footprint;
 mod front;
 mod handover;
 mod hold;
 mod init;
 mod instance;
+mod list;
 mod log_level;
 mod logs;
 mod manual;
@@ -26,6 +31,7 @@ mod output;
 mod progress;
 mod releases;
 mod reload;
+mod remove;
 mod rollback;
 mod run;
 mod serve;
@@ -35,21 +41,25 @@ mod units;
 mod upgrade;
 mod watch;
 
+pub use add::AddError;
+pub use address::{Address, AddressError, TakenError};
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, HandoverArgs,
-    HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs, ReloadArgs, RestartArgs,
-    ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs,
-    UndrainArgs, UpgradeArgs,
+    AddArgs, AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs,
+    HandoverArgs, HoldArgs, InitArgs, ListArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs,
+    ReloadArgs, RemoveArgs, RestartArgs, ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs,
+    StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
 pub use exit::Exit;
+pub use footprint::FootprintError;
 pub use init::InitError;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
     system_directory,
 };
 pub use logs::LogsError;
+pub use remove::RemoveError;
 pub use units::UnitsError;
 
 use crate::config::ConfigError;
@@ -134,6 +144,12 @@ pub enum CliError {
     /// systemctl did not do it.
     #[error(transparent)]
     Units(#[from] UnitsError),
+    /// No instance was added.
+    #[error(transparent)]
+    Add(#[from] AddError),
+    /// An instance was not removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
 }
 
 impl CliError {
@@ -157,6 +173,8 @@ impl CliError {
             CliError::Init(error) => error.exit(),
             CliError::Logs(error) => error.exit(),
             CliError::Units(error) => error.exit(),
+            CliError::Add(error) => error.exit(),
+            CliError::Remove(error) => error.exit(),
         }
     }
 }
@@ -221,6 +239,9 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
         Command::Resume(args) => hold::resume(&args.running),
         Command::Logs(args) => logs::run(&args),
+        Command::Add(args) => add::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::List(args) => Ok(list::run(&args)),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

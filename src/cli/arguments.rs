@@ -1,9 +1,11 @@
 //! The grammar of the command line, with its help texts.
 
 mod app;
+mod apps;
 mod operations;
 
 pub(super) use app::parse;
+pub use apps::{AddArgs, ListArgs, RemoveArgs};
 
 pub use operations::{
     DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
@@ -28,7 +30,8 @@ Examples:
   sudo gapless rollback            back to the release before
   sudo gapless reload              new processes of the app
   gapless status                   is it fine?
-  gapless --app shop status        the same of another app";
+  gapless --app shop status        the same of another app; gapless list shows all
+  sudo gapless add shop --listen 8081   another app, with its own port and user";
 
 /// Kept equal to `Exit` by a test.
 const EXIT_CODES: &str = "\
@@ -101,6 +104,12 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
+    /// An instance of its own for one more app: user, addresses, configuration
+    Add(AddArgs),
+    /// Take an instance away again; its data stays, unless --purge
+    Remove(RemoveArgs),
+    /// All apps on this machine: healthy or not, release, addresses, lost requests
+    List(ListArgs),
     /// What gapless and the app say, from the journal
     Logs(LogsArgs),
     /// Write the smallest gapless.toml for the app in a directory

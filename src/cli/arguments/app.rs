@@ -90,10 +90,13 @@ fn place(command: &mut Command) -> Place<'_> {
         Command::Status(args) => Place::Name(&mut args.name),
         Command::Logs(args) => Place::Name(&mut args.name),
         Command::LogLevel(args) => Place::Name(&mut args.name),
+        Command::Add(args) => Place::Name(&mut args.name),
+        Command::Remove(args) => Place::Name(&mut args.name),
         Command::Serve(args) => Place::Given(&args.name),
         Command::Handover(args) => Place::Given(&args.name),
         Command::Check(args) => Place::File(&mut args.file),
-        Command::Init(_)
+        Command::List(_)
+        | Command::Init(_)
         | Command::Completions(_)
         | Command::Manual(_)
         | Command::Front
@@ -140,6 +143,8 @@ mod tests {
             "gapless --app blog logs -f",
             "gapless --app blog log-level debug",
             "gapless --app blog run",
+            "gapless --app blog add --listen 80",
+            "gapless --app blog remove --purge",
             "gapless run --name blog",
         ] {
             assert_eq!(name_of(line), "blog", "{line}");
