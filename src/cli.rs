@@ -4,22 +4,27 @@
 //! A command returns an [`Exit`] or a [`CliError`]; only [`main`] turns them into messages and the
 //! exit code, and only `output` writes.
 
+mod add;
+mod address;
 mod adopt_check;
 mod arguments;
 mod bake;
 mod check;
 mod client;
 mod completions;
+mod deeds;
 mod deploy;
 mod drain;
 mod exec;
 mod exit;
 mod explain;
+mod footprint;
 mod front;
 mod handover;
 mod hold;
 mod init;
 mod instance;
+mod list;
 mod log_level;
 mod logs;
 mod manual;
@@ -27,6 +32,7 @@ mod output;
 mod progress;
 mod releases;
 mod reload;
+mod remove;
 mod rollback;
 mod run;
 mod serve;
@@ -38,22 +44,26 @@ mod upgrade;
 mod verify;
 mod watch;
 
+pub use add::AddError;
+pub use address::{Address, AddressError, TakenError};
 pub use arguments::{
-    AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs, ExplainArgs,
-    HandoverArgs, HoldArgs, InitArgs, LogLevelArgs, LogsArgs, ManualArgs, ReleasesArgs, ReloadArgs,
-    RestartArgs, ResumeArgs, RollbackArgs, RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs,
-    SweepArgs, UndrainArgs, UpgradeArgs, VerifyArgs,
+    AddArgs, AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs,
+    ExplainArgs, HandoverArgs, HoldArgs, InitArgs, ListArgs, LogLevelArgs, LogsArgs, ManualArgs,
+    ReleasesArgs, ReloadArgs, RemoveArgs, RestartArgs, ResumeArgs, RollbackArgs, RunArgs,
+    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs, VerifyArgs,
 };
 pub use client::ClientError;
 pub use deploy::DeployError;
 pub use exit::Exit;
 pub use explain::ExplainError;
+pub use footprint::FootprintError;
 pub use init::InitError;
 pub use instance::{
     FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
     system_directory,
 };
 pub use logs::LogsError;
+pub use remove::RemoveError;
 pub use units::UnitsError;
 pub use verify::VerifyError;
 
@@ -66,7 +76,7 @@ use crate::systemd::given::GivenError;
 use crate::systemd::job::JobError;
 use crate::systemd::journal::JournalError;
 use crate::systemd::scope::ScopeError;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -145,6 +155,12 @@ pub enum CliError {
     /// Nothing is called so.
     #[error(transparent)]
     Explain(#[from] ExplainError),
+    /// No instance was added.
+    #[error(transparent)]
+    Add(#[from] AddError),
+    /// An instance was not removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
 }
 
 impl CliError {
@@ -169,6 +185,8 @@ impl CliError {
             CliError::Logs(error) => error.exit(),
             CliError::Units(error) => error.exit(),
             CliError::Verify(error) => error.exit(),
+            CliError::Add(error) => error.exit(),
+            CliError::Remove(error) => error.exit(),
         }
     }
 }
@@ -185,6 +203,7 @@ fn visible() -> clap::Command {
     clap::Command::new("gapless")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
+        .args(whole.get_arguments().filter(|it| it.is_global_set()))
         .subcommands(subcommands.cloned())
 }
 
@@ -200,7 +219,7 @@ pub fn main() -> ExitCode {
 }
 
 fn main_of(arguments: Vec<OsString>) -> Exit {
-    match Cli::try_parse_from(arguments) {
+    match arguments::parse(arguments) {
         Ok(cli) => concluded(dispatch(cli.command)),
         Err(error) => {
             // Help and version are "errors" too, for standard output and exit code 0.
@@ -232,6 +251,9 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
         Command::Resume(args) => hold::resume(&args.running),
         Command::Logs(args) => logs::run(&args),
+        Command::Add(args) => add::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::List(args) => Ok(list::run(&args)),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -309,7 +331,8 @@ mod tests {
 
     #[test]
     fn the_command_of_run_stands_after_two_dashes() {
-        let cli = Cli::try_parse_from(["gapless", "run", "--port", "0", "--", "bun", "--watch"]);
+        let line = ["gapless", "run", "--port", "0", "--", "bun", "--watch"];
+        let cli = arguments::parse(line.map(OsString::from).to_vec());
         let Command::Run(args) = cli.unwrap().command else {
             panic!("not run")
         };

@@ -8,3 +8,4 @@ pub mod kept;
 pub mod message_id;
 pub mod notify;
 pub mod scope;
+pub mod unit;

@@ -281,7 +281,7 @@ fn a_name_that_is_taken_is_refused_and_the_other_serves_on() {
     command.args(["run", "--port", "0", "--", "/bin/true"]);
     let second = process::run(command, SOON);
     assert_eq!(second.code(), 1, "{second}");
-    assert!(second.output().contains("--name"), "{second}");
+    assert!(second.output().contains("--app"), "{second}");
     assert!(foreground.status().is_some_and(|status| status.healthy));
 }
 

@@ -1,7 +1,12 @@
 //! The grammar of the command line, with its help texts.
 
+mod app;
+mod apps;
 mod operations;
 mod proof;
+
+pub(super) use app::parse;
+pub use apps::{AddArgs, ListArgs, RemoveArgs};
 
 pub use operations::{
     DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
@@ -27,7 +32,9 @@ Examples:
   sudo gapless deploy ./myapp      put an app into production; no request is lost
   sudo gapless rollback            back to the release before
   sudo gapless reload              new processes of the app
-  gapless status                   is it fine?";
+  gapless status                   is it fine?
+  gapless --app shop status        the same of another app; gapless list shows all
+  sudo gapless add shop --listen 8081   another app, with its own port and user";
 
 /// Kept equal to `Exit` by a test.
 const EXIT_CODES: &str = "\
@@ -59,6 +66,9 @@ gapless.service(8)";
     disable_help_subcommand = true
 )]
 pub struct Cli {
+    /// The app that is meant, for every command: NAME of gapless@NAME.service
+    #[arg(long, global = true, value_name = "NAME", alias = "name")]
+    pub app: Option<InstanceName>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -97,6 +107,12 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Is it fine? Generations, workers, fronts, lost requests
     Status(StatusArgs),
+    /// An instance of its own for one more app: user, addresses, configuration
+    Add(AddArgs),
+    /// Take an instance away again; its data stays, unless --purge
+    Remove(RemoveArgs),
+    /// All apps on this machine: healthy or not, release, addresses, lost requests
+    List(ListArgs),
     /// What gapless and the app say, from the journal
     Logs(LogsArgs),
     /// Write the smallest gapless.toml for the app in a directory
@@ -149,7 +165,8 @@ Examples:
   gapless run -- bun server.ts                     the app listens on $PORT
   gapless run --workers 4 -- .venv/bin/gunicorn app:app
   gapless run --watch src -- node src/server.js    a new generation at every change below src
-  PORT=5000 gapless run --host 0.0.0.0             in a container, command from gapless.toml")]
+  PORT=5000 gapless run --host 0.0.0.0             in a container, command from gapless.toml
+  gapless --app shop run                           another beside it; without --app, its name is run")]
 pub struct RunArgs {
     /// Address to listen on; 0.0.0.0 or :: for everybody
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
@@ -170,8 +187,8 @@ pub struct RunArgs {
     /// Left out are hidden files, what .gitignore names, node_modules, target and __pycache__
     #[arg(long, value_name = "PATH", num_args = 0..)]
     pub watch: Option<Vec<PathBuf>>,
-    /// Name for gapless status and gapless reload
-    #[arg(long, value_name = "NAME", default_value = "run")]
+    /// By `--app`: for gapless status, gapless reload and the like.
+    #[arg(skip = InstanceName::in_foreground())]
     pub name: InstanceName,
     /// Program and arguments of the app, instead of the configuration's
     #[arg(last = true, value_name = "CMD")]
@@ -269,7 +286,7 @@ deploys.
 
 Examples:
   sudo gapless deploy ./myapp
-  sudo gapless deploy target/app.jar --name shop
+  sudo gapless --app shop deploy target/app.jar
   sudo gapless deploy . -- bin/server --quiet
   sudo gapless deploy ./myapp --bake 60s
   tar c . | ssh HOST sudo gapless deploy -")]
@@ -277,8 +294,8 @@ pub struct DeployArgs {
     /// What to deploy; - reads standard input
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// The instance: gapless, or NAME of gapless@NAME.service
-    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    /// By `--app`.
+    #[arg(skip)]
     pub name: InstanceName,
     /// Name of the release, instead of the date and a number
     #[arg(long, value_name = "ID")]
@@ -301,14 +318,14 @@ The same path as a deploy, from a directory that is there already; same exit cod
 
 Examples:
   sudo gapless rollback
-  sudo gapless rollback 20261120-3 --name shop
+  sudo gapless --app shop rollback 20261120-3
   sudo gapless rollback --json | jq -r .outcome")]
 pub struct RollbackArgs {
     /// The release; the one before the current one
     #[arg(value_name = "ID")]
     pub release: Option<ReleaseId>,
-    /// The instance: gapless, or NAME of gapless@NAME.service
-    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    /// By `--app`.
+    #[arg(skip)]
     pub name: InstanceName,
     /// What came of it as one object, for programs; the steps go to standard error
     #[arg(long)]
@@ -322,10 +339,10 @@ Newest first.
 
 Examples:
   gapless releases
-  gapless releases --name shop --json | jq -r '.releases[].id'")]
+  gapless --app shop releases --json | jq -r '.releases[].id'")]
 pub struct ReleasesArgs {
-    /// The instance: gapless, or NAME of gapless@NAME.service
-    #[arg(long, value_name = "NAME", default_value = "gapless")]
+    /// By `--app`.
+    #[arg(skip)]
     pub name: InstanceName,
     /// Everything, for programs
     #[arg(long)]
@@ -357,6 +374,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Shows what the file means, or everything that is wrong with it, with the remedies; exit code 5.
+With --app NAME, the file is /etc/gapless/NAME.toml.
 
 Examples:
   gapless check

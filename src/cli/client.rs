@@ -47,13 +47,15 @@ pub enum ClientError {
     },
     /// The socket is not for the caller.
     #[error(
-        "not allowed to use {}; run this with sudo, or join the group: sudo usermod -aG gapless \
+        "not allowed to use {}; run this with sudo, or join the group: sudo usermod -aG {group} \
          \"$USER\", and log in again",
         socket.display()
     )]
     NotAllowed {
         /// The control socket.
         socket: PathBuf,
+        /// Of the user that runs it.
+        group: String,
     },
     /// The socket cannot be used for another reason.
     #[error("cannot connect to {}", socket.display())]
@@ -240,7 +242,8 @@ fn request(method: Method, path: &str) -> Result<Request<Empty<Bytes>>, hyper::h
 fn refused_connection(instance: &Instance, error: io::Error) -> ClientError {
     let Instance { name, socket } = instance.clone();
     if error.kind() == io::ErrorKind::PermissionDenied {
-        ClientError::NotAllowed { socket }
+        let group = name.user();
+        ClientError::NotAllowed { socket, group }
     } else if matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound

@@ -200,7 +200,7 @@ pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), Dep
     Ok((store, lock))
 }
 
-fn denied(error: StoreError) -> DeployError {
+pub(super) fn denied(error: StoreError) -> DeployError {
     match &error {
         StoreError::Io { source, .. } | StoreError::Lock(LockError::Io { source, .. })
             if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -409,7 +409,7 @@ fn start(unit: &str, telling: &Telling) -> Result<(), DeployError> {
 }
 
 /// For the lock: `pid 7, admin, since 2026-11-21 10:00:00 UTC: gapless deploy x`.
-fn who(what: &str) -> String {
+pub(super) fn who(what: &str) -> String {
     let now = Timestamp::now().to_zoned(TimeZone::UTC);
     let since = now.strftime("%Y-%m-%d %H:%M:%S");
     let pid = std::process::id();

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// The instance of gapless.service.
-const DEFAULT: &str = "gapless";
+pub(super) const DEFAULT: &str = "gapless";
 
 /// The name of the socket in every runtime directory.
 const CONTROL_SOCKET: &str = "control.sock";
@@ -33,6 +33,29 @@ impl InstanceName {
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Of `gapless run`, when nothing else is said.
+    pub fn in_foreground() -> Self {
+        Self("run".to_owned())
+    }
+
+    /// What comes behind `gapless` on a command line that means this one: nothing, or ` --app NAME`.
+    pub fn option(&self) -> String {
+        if self.0 == DEFAULT {
+            String::new()
+        } else {
+            format!(" --app {}", self.0)
+        }
+    }
+
+    /// Who runs its app; the group may use its control socket.
+    pub fn user(&self) -> String {
+        if self.0 == DEFAULT {
+            DEFAULT.to_owned()
+        } else {
+            format!("{DEFAULT}-{}", self.0)
+        }
     }
 
     /// The systemd service of this instance.
@@ -96,7 +119,7 @@ impl Places {
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let own = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
         Self {
-            services: PathBuf::from("/run"),
+            services: root().join("run"),
             own: own.filter(|directory| directory.join(CONTROL_SOCKET).exists()),
             session: session.filter(|directory| directory.is_absolute()),
             temporary: PathBuf::from("/tmp"),
@@ -165,7 +188,7 @@ pub fn system_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().service(name)
 }
 
-/// Where `gapless run --name NAME` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
+/// Where `gapless --app NAME run` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
 /// `/tmp/gapless-UID`, which must be made with mode 0700 and belong to the user.
 pub fn foreground_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().foreground(name)
@@ -179,13 +202,22 @@ pub fn runtime_directories(name: &InstanceName) -> Vec<PathBuf> {
 
 /// `/etc/gapless/NAME.toml`
 pub fn config_file(name: &InstanceName) -> PathBuf {
-    Path::new("/etc/gapless").join(format!("{name}.toml"))
+    root().join("etc/gapless").join(format!("{name}.toml"))
+}
+
+/// What is below this is the system: `/`, or `$GAPLESS_ROOT` where tests play one.
+pub(super) fn root() -> PathBuf {
+    let root = std::env::var_os("GAPLESS_ROOT").filter(|value| !value.is_empty());
+    root.map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
 /// Where the releases of an instance are: below `/srv/gapless`, or `$GAPLESS_STORE`.
 pub(super) fn store(name: &InstanceName) -> Store {
     let stores = std::env::var_os("GAPLESS_STORE").filter(|value| !value.is_empty());
-    let stores = stores.map_or_else(|| PathBuf::from(store::ROOT), PathBuf::from);
+    let stores = stores.map_or_else(
+        || root().join(store::ROOT.trim_start_matches('/')),
+        PathBuf::from,
+    );
     Store::new(&stores, name.as_str())
 }
 
@@ -230,13 +262,18 @@ impl FindError {
     }
 }
 
+/// Those of this user that run in the foreground.
+pub(super) fn foreground() -> Vec<Instance> {
+    Places::of_this_process().running_foreground()
+}
+
 /// How to start an instance.
 pub(super) fn start_command(name: &InstanceName) -> String {
     let socket = name.socket_unit();
     if name.as_str() == DEFAULT {
         format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
     } else {
-        format!("start it: sudo systemctl start {socket}, or gapless run --name {name} -- CMD")
+        format!("start it: sudo systemctl start {socket}, or gapless --app {name} run -- CMD")
     }
 }
 

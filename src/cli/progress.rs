@@ -3,7 +3,7 @@
 
 use super::client::{self, ANSWER_LIMIT};
 use super::deploy::DeployError;
-use super::instance::{Instance, InstanceName};
+use super::instance::Instance;
 use super::status::{grouped, memory};
 use super::telling::{Outcome, Telling};
 use super::{CliError, ClientError, Exit, bake, reload};
@@ -257,13 +257,8 @@ impl Story<'_> {
         let seconds = self.telling.began().elapsed().as_secs_f64();
         let back = match self.site.store.previous() {
             Ok(Some(_)) => {
-                let name = &self.site.instance.name;
-                let name = if *name == InstanceName::default() {
-                    String::new()
-                } else {
-                    format!(" --name {name}")
-                };
-                format!("  Back: sudo gapless rollback{name}")
+                let app = self.site.instance.name.option();
+                format!("  Back: sudo gapless{app} rollback")
             }
             Ok(None) | Err(_) => String::new(),
         };

@@ -51,6 +51,6 @@ fn make_private(directory: &Path) -> io::Result<()> {
     if metadata.is_dir() && is_ours && metadata.mode().trailing_zeros() >= 6 {
         return Ok(());
     }
-    let why = "it must be a directory of this user with mode 0700; remove it, or choose --name";
+    let why = "it must be a directory of this user with mode 0700; remove it, or choose --app";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }

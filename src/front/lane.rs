@@ -102,6 +102,8 @@ pub(super) struct LaneState {
 #[derive(Debug)]
 pub(super) struct Lane {
     number: usize,
+    /// Of the instance.
+    name: String,
     http: HttpConfig,
     access: AccessLog,
     connections_max: u64,
@@ -155,6 +157,7 @@ impl Lane {
             addresses,
             held_max: u64::from(http.held_max).div_ceil(lanes),
             http,
+            name: settings.name.clone(),
             access: AccessLog::new(settings.access, stdout, &settings.name),
             live: Live::new(number, Rc::clone(&news)),
             counters: RefCell::new(tally::fresh()),
@@ -183,6 +186,10 @@ impl Lane {
 
     pub(super) fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn access(&self) -> &AccessLog {

@@ -118,7 +118,9 @@ fn refuse(
     exchange: Exchange,
 ) -> Response<ResponseBody> {
     let can_continue = client.progress.upload() == Upload::Whole;
-    let response = refusal.response(form, client.lane.http().retry_after_seconds, can_continue);
+    let lane = &client.lane;
+    let about = (lane.name(), lane.http().retry_after_seconds);
+    let response = refusal.response(form, about, can_continue);
     response.map(|body| {
         let body = if is_head { OwnBody::empty() } else { body };
         ResponseBody::Own(body, Some(exchange))

@@ -3,6 +3,7 @@
 use super::body::OwnBody;
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
+use std::borrow::Cow;
 
 /// Whose fault a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,15 +175,25 @@ impl Refusal {
         }
     }
 
-    /// `can_continue`: the request was read to its end, so another may follow. Nothing of the
+    /// The greeting says how to deploy here, and not to another instance. Names need no escapes.
+    fn text_of(self, instance: &str) -> Cow<'static, str> {
+        if self == Self::NothingDeployed && instance != "gapless" {
+            let deploy = format!("gapless --app {instance} deploy");
+            return Cow::Owned(self.text().replace("gapless deploy", &deploy));
+        }
+        Cow::Borrowed(self.text())
+    }
+
+    /// `about` is the instance, and when to try again. `can_continue`: the request was read to its end, so another may follow. Nothing of the
     /// request is in it.
     pub(super) fn response(
         self,
         form: Form,
-        retry_after_seconds: u32,
+        (instance, retry_after_seconds): (&str, u32),
         can_continue: bool,
     ) -> Response<OwnBody> {
-        let mut response = Response::new(OwnBody::text(&form.write(self.status(), self.text())));
+        let text = form.write(self.status(), &self.text_of(instance));
+        let mut response = Response::new(OwnBody::text(&text));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
@@ -338,7 +349,7 @@ mod tests {
     #[test]
     fn only_503_says_when_to_try_again() {
         for refusal in Refusal::ALL {
-            let response = refusal.response(Form::Text, 7, true);
+            let response = refusal.response(Form::Text, ("shop", 7), true);
             let is_503 = response.status() == 503;
             assert_eq!(
                 response.headers().contains_key(RETRY_AFTER),
@@ -350,8 +361,16 @@ mod tests {
     }
 
     #[test]
+    fn the_greeting_says_how_to_deploy_to_this_instance() {
+        let greeting = |instance| Refusal::NothingDeployed.text_of(instance);
+        assert!(greeting("gapless").ends_with("sudo gapless deploy ./myapp"));
+        assert!(greeting("shop").ends_with("sudo gapless --app shop deploy ./myapp"));
+        assert_eq!(Refusal::Cut.text_of("shop"), Refusal::Cut.text());
+    }
+
+    #[test]
     fn an_unread_body_closes_the_connection() {
-        let response = Refusal::BodyTooLarge.response(Form::Text, 1, false);
+        let response = Refusal::BodyTooLarge.response(Form::Text, ("shop", 1), false);
         assert_eq!(response.headers()[CONNECTION], "close");
     }
 

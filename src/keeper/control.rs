@@ -81,7 +81,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// Somebody answers there.
-    #[error("another gapless of this name answers on {}; stop it, or choose another --name", path.display())]
+    #[error("another gapless of this name answers on {}; stop it, or choose another --app", path.display())]
     Taken {
         /// Its socket.
         path: PathBuf,

@@ -266,7 +266,11 @@ impl Crew {
             "worker {slot} {why} after {seconds:.1} s{}",
             found.unwrap_or_default()
         ));
-        self.diagnosis = Some(fault.as_ref().map_or_else(|| of_ending(ending), Fault::diagnosis));
+        self.diagnosis = Some(
+            fault
+                .as_ref()
+                .map_or_else(|| of_ending(ending), Fault::diagnosis),
+        );
         self.cure = fault.map(|fault| fault.cure());
         if self.is_repeating {
             tracing::debug!(generation = %id, worker = %slot, pid = worker.pid, why = %why, "{id} {slot} {why} after {seconds:.1} s");

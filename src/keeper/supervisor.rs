@@ -460,7 +460,7 @@ impl Keeper {
     pub(super) fn deploy_command(&self) -> String {
         match self.name() {
             "gapless" => "sudo gapless deploy ./myapp".into(),
-            name => format!("sudo gapless deploy ./myapp --name {name}"),
+            name => format!("sudo gapless --app {name} deploy ./myapp"),
         }
     }
 

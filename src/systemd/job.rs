@@ -9,6 +9,8 @@ use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+const SYSTEMCTL: &str = "systemctl";
+
 /// For a question; systemd answers within milliseconds, but may be busy at boot and shutdown.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -36,20 +38,26 @@ pub enum Job {
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// It cannot be run.
-    #[error("cannot run systemctl; this command needs a machine that runs systemd")]
-    Start(#[source] io::Error),
+    #[error("cannot run {program}; this command needs a machine that runs systemd")]
+    Start {
+        /// systemctl, mostly.
+        program: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// It does not come back.
-    #[error("systemctl {command} did not answer within {limit:?}")]
+    #[error("{command} did not answer within {limit:?}")]
     Late {
-        /// Its arguments.
+        /// With its arguments.
         command: String,
         /// How long it had.
         limit: Duration,
     },
     /// It says no.
-    #[error("systemctl {command} failed: {said}")]
+    #[error("{command} failed: {said}")]
     Failed {
-        /// Its arguments.
+        /// With its arguments.
         command: String,
         /// On stderr.
         said: String,
@@ -69,7 +77,7 @@ pub fn unit_job(unit: &str) -> Result<Job, JobError> {
         "--",
         unit,
     ])?;
-    Ok(find_job(&answer.text, unit))
+    Ok(find_job(&answer, unit))
 }
 
 /// Columns: job, unit, type, state.
@@ -116,7 +124,7 @@ pub fn unit_control_group(unit: &str) -> Result<Option<String>, JobError> {
 pub fn property(unit: &str, name: &str) -> Result<String, JobError> {
     // Not `-P`: systemd 247 does not know it.
     let answer = ask(&["show", "--value", "--property", name, "--", unit])?;
-    Ok(answer.text.trim().to_owned())
+    Ok(answer.trim().to_owned())
 }
 
 /// Stops every loaded unit that `pattern` matches and waits for it, `limit` at most; that none
@@ -128,6 +136,25 @@ pub fn stop_units(pattern: &str, limit: Duration) -> Result<(), JobError> {
     succeed(&["stop", "--", pattern], limit).map(|_| ())
 }
 
+/// Runs a program of systemd's, or of the system beside it, which has to succeed; what it printed.
+///
+/// # Errors
+/// [`JobError`].
+pub fn perform(program: &str, arguments: &[&str], limit: Duration) -> Result<String, JobError> {
+    let answer = run_program(program, arguments, limit)?;
+    if answer.succeeded {
+        return Ok(answer.text);
+    }
+    Err(JobError::Failed {
+        command: line(program, arguments),
+        said: answer.errors.trim().replace('\n', " "),
+    })
+}
+
+fn line(program: &str, arguments: &[&str]) -> String {
+    format!("{program} {}", arguments.join(" "))
+}
+
 #[derive(Debug)]
 struct Answer {
     succeeded: bool,
@@ -135,26 +162,23 @@ struct Answer {
     errors: String,
 }
 
-fn ask(arguments: &[&str]) -> Result<Answer, JobError> {
+fn ask(arguments: &[&str]) -> Result<String, JobError> {
     succeed(arguments, ASK_LIMIT)
 }
 
-fn succeed(arguments: &[&str], limit: Duration) -> Result<Answer, JobError> {
-    let answer = run(arguments, limit)?;
-    if answer.succeeded {
-        return Ok(answer);
-    }
-    Err(JobError::Failed {
-        command: arguments.join(" "),
-        said: answer.errors.trim().to_owned(),
-    })
+fn succeed(arguments: &[&str], limit: Duration) -> Result<String, JobError> {
+    perform(SYSTEMCTL, arguments, limit)
 }
 
 fn run(arguments: &[&str], limit: Duration) -> Result<Answer, JobError> {
-    run_program("systemctl", arguments, limit)
+    run_program(SYSTEMCTL, arguments, limit)
 }
 
 fn run_program(program: &str, arguments: &[&str], limit: Duration) -> Result<Answer, JobError> {
+    let unstarted = |source| JobError::Start {
+        program: program.to_owned(),
+        source,
+    };
     let mut child = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
@@ -163,7 +187,7 @@ fn run_program(program: &str, arguments: &[&str], limit: Duration) -> Result<Ans
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(JobError::Start)?;
+        .map_err(unstarted)?;
     // Read beside the wait: a full pipe would let systemctl wait for us.
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (text, errors, ended) = std::thread::scope(|threads| {
@@ -172,9 +196,9 @@ fn run_program(program: &str, arguments: &[&str], limit: Duration) -> Result<Ans
         let ended = wait(&mut child, limit);
         (text.join(), errors.join(), ended)
     });
-    let Some(succeeded) = ended.map_err(JobError::Start)? else {
+    let Some(succeeded) = ended.map_err(unstarted)? else {
         return Err(JobError::Late {
-            command: arguments.join(" "),
+            command: line(program, arguments),
             limit,
         });
     };

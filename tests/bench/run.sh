@@ -90,7 +90,7 @@ CONF
 }
 
 start_gapless() {
-    PROBE_LISTEN=port "$gapless" run --name bench --host 127.0.0.1 --port "$proxy_port" -- "$probe" \
+    PROBE_LISTEN=port "$gapless" run --app bench --host 127.0.0.1 --port "$proxy_port" -- "$probe" \
         >"$work/gapless.log" 2>&1 &
     proxy=$!
     started+=("$proxy")

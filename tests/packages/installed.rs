@@ -68,20 +68,14 @@ fn the_app_is_given_what_the_manual_says(container: &Container) {
 pub fn serve_a_second_app(container: &Container) {
     let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
     container.push("/etc/gapless/shop.toml", config.as_bytes(), 0o644);
-    let user = b"u gapless-shop - \"gapless app shop\" /var/lib/gapless@shop\n";
-    container.push("/etc/sysusers.d/shop.conf", user, 0o644);
-    let drop_in = "/etc/systemd/system/gapless@shop.socket.d/listen.conf";
-    container.push(drop_in, b"[Socket]\nListenStream=8080\n", 0o644);
-    container.sh("systemd-sysusers && systemctl daemon-reload");
-    container.systemctl("enable --now gapless@shop.socket gapless@shop.service");
+    container.sh("gapless add shop --listen 8080 && gapless start shop");
     assert!(container.get_from("8080", "/echo").starts_with("v1"));
 }
 
-/// What the administrator wrote for it; what a package may not take away.
+/// What the administrator wrote for it, which a package may not take away; what gapless add wrote, a
+/// purge deletes.
 pub fn forget_the_second_app(container: &Container) {
-    container.sh("rm -r /etc/gapless/shop.toml /etc/sysusers.d/shop.conf \
-         /etc/systemd/system/gapless@shop.socket.d && \
-         rmdir --ignore-fail-on-non-empty /etc/sysusers.d");
+    container.sh("rm /etc/gapless/shop.toml");
 }
 
 pub fn nothing_listens_or_runs(container: &Container) {

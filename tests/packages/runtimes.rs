@@ -86,7 +86,7 @@ fn on_257_a_jvm_and_node_are_deployed_and_compile_inside_the_sandbox() {
         ("node", "8081", "[completed optimizing"),
     ] {
         add_instance(&container, name, port);
-        container.sh(&format!("gapless deploy --name {name} /root/{name}"));
+        container.sh(&format!("gapless --app {name} deploy /root/{name}"));
         let unit = format!("gapless@{name}.service");
         compiles_under_load(&container, port, &unit, compiled);
         let rated = format!("systemd-analyze security --no-pager --threshold=20 {unit}");

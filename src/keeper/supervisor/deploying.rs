@@ -71,7 +71,12 @@ impl Keeper {
         if let Some(cause) = refused {
             tracing::error!(release = %id, cause, "release {id} is not begun: {cause}");
             let answer = Some(Answer::Steps(asker));
-            self.refuse(Verdict::Unhealthy, Reason::named(cause, FAILED), Vec::new(), answer);
+            self.refuse(
+                Verdict::Unhealthy,
+                Reason::named(cause, FAILED),
+                Vec::new(),
+                answer,
+            );
         }
     }
 
