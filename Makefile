@@ -8,6 +8,8 @@ PREFIX ?= $(prefix)
 ZSHDIR ?= share/zsh/site-functions
 # Where packages put the variables of the service: etc/sysconfig in rpms.
 DEFAULTS ?= etc/default
+# --offline: cargo asks nobody.
+OFFLINE ?=
 # Empty: with the debug symbols, which packages put apart.
 STRIP ?= --strip
 
@@ -16,7 +18,7 @@ export CARGO_HOME ?= $(HOME)/.cargo
 run build bench deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo --remap-path-prefix=$(CURDIR)=/gapless $(RUSTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test test-systemd test-long fuzz compare bench doc deb rpm install install-package clean
+.PHONY: help run fetch build check test test-systemd test-long fuzz compare bench doc deb rpm install install-package clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +32,11 @@ run: ## start gapless with the example app on http://127.0.0.1:8888 (PORT=... fo
 	@printf '  Stop      Ctrl-C\n\n'
 	@exec target/release/gapless run --port $(PORT) -- target/release/examples/hello
 
+fetch: ## download what a build needs; then make build OFFLINE=--offline needs no network
+	$(CARGO) fetch --locked --target $$($(CARGO) -vV | sed -n 's/^host: //p')
+
 build: ## build the release binary
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked $(OFFLINE)
 
 check: ## formatting and lints
 	$(CARGO) fmt --check
@@ -65,10 +70,14 @@ bench: ## CPU per proxied request, beside nginx; what twenty upgrades cost the s
 doc: ## the documentation of the crate
 	$(CARGO) doc --locked --no-deps
 
-deb: build ## the Debian package, and the one with its debug symbols, in dist/
+# Everything is fetched before; what happens after that is the same without a network.
+deb rpm: OFFLINE = --offline
+build: | $(if $(filter deb rpm,$(MAKECMDGOALS)),fetch)
+
+deb: fetch build ## the Debian package, and the one with its debug symbols, in dist/
 	@packaging/deb.sh
 
-rpm: build ## the rpm package, and the one with its debug symbols, in dist/
+rpm: fetch build ## the rpm package, and the one with its debug symbols, in dist/
 	@packaging/rpm.sh
 
 install: ## all that there is, below DESTDIR and prefix=/usr; after make build

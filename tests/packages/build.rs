@@ -62,30 +62,95 @@ impl Format {
     /// A package of this tree, of the binary of `make build`, with the version `number`.
     pub fn pack(self, number: &str) -> Package {
         build_binary();
-        let directory = Scratch::new();
-        let script = format!("packaging/{}.sh", self.extension);
-        let said = run(Command::new(repository(&script))
-            .args(self.quickly)
-            .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
-            .env("GAPLESS_VERSION", number)
-            .env("GAPLESS_DIST", &directory.0));
-        let (symbols, main): (Vec<_>, Vec<_>) = said.lines().partition(|path| path.contains("-d"));
-        Package {
-            _directory: directory,
-            path: main[0].into(),
-            symbols: symbols[0].into(),
-        }
+        let mut command = without_network();
+        command.arg(repository(&format!("packaging/{}.sh", self.extension)));
+        pack_by(command.args(self.quickly).env("GAPLESS_VERSION", number))
+    }
+
+    /// The same of what is in `tree`, by somebody else: another user, machine, time zone, language,
+    /// umask, directory.
+    pub fn pack_elsewhere(self, tree: &Path) -> Package {
+        let script = tree.join(format!("packaging/{}.sh", self.extension));
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--uts", "sh", "-c"]).arg(
+            "hostname elsewhere && umask 077 && \
+             exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"",
+        );
+        command.arg("sh").arg(script).args(self.quickly);
+        command.env("HOME", tree).env("TMPDIR", tree);
+        command
+            .env("TZ", "Pacific/Chatham")
+            .env("LANG", "de_DE.UTF-8");
+        let epoch = "git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md";
+        let mut sh = Command::new("sh");
+        let epoch = run(sh.args(["-c", epoch]).current_dir(repository("")));
+        pack_by(command.env("SOURCE_DATE_EPOCH", epoch.trim()))
     }
 }
 
-/// `make build`, once.
+fn pack_by(command: &mut Command) -> Package {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Scratch::new();
+    std::fs::set_permissions(&directory.0, PermissionsExt::from_mode(0o777)).unwrap();
+    let said = run(command
+        .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
+        .env("GAPLESS_DIST", &directory.0));
+    let (symbols, main): (Vec<_>, Vec<_>) = said.lines().partition(|path| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.contains("-d")
+    });
+    Package {
+        _directory: directory,
+        path: main[0].into(),
+        symbols: symbols[0].into(),
+    }
+}
+
+/// What `make deb` and `make rpm` do first, once: fetch, then build without a network.
 pub fn build_binary() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let mut make = Command::new("make");
-        make.arg("--directory").arg(repository("")).arg("build");
+        make.arg("--directory").arg(repository("")).arg("fetch");
         process::run(make, BUILT_WITHIN).expect_success();
+        build_in(&repository(""));
     });
+}
+
+/// The release binary of the sources in `tree`.
+pub fn build_in(tree: &Path) {
+    let mut make = without_network();
+    make.args(["make", "build", "OFFLINE=--offline", "--directory"]);
+    make.arg(tree);
+    process::run(make, BUILT_WITHIN).expect_success();
+}
+
+/// The same with a cargo that has another home, and one job.
+pub fn build_elsewhere(tree: &Path) {
+    let home = std::env::var("HOME").unwrap();
+    let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
+    let theirs = tree.join("cargo-home");
+    std::fs::create_dir(&theirs).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("--recursive")
+        .arg(Path::new(&cargo).join("registry"));
+    run(copy.arg(&theirs));
+    let mut make = without_network();
+    make.args(["make", "build", "OFFLINE=--offline", "--directory"]);
+    make.arg(tree).env("CARGO_HOME", theirs);
+    make.env("CARGO_BUILD_JOBS", "1")
+        .env("TZ", "Pacific/Chatham");
+    process::run(make, BUILT_WITHIN).expect_success();
+}
+
+/// What is run by this has no network, unless we are not root: then nobody can take it away.
+fn without_network() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new("env");
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--"]);
+    command
 }
 
 /// This version and the next.

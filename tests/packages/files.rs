@@ -1,8 +1,10 @@
 //! What the packages are made of: the same files every time, in the same bytes, and scripts that
 //! leave sockets alone.
 
-use crate::build::{DEB, Format, Package, RPM, ask, build_binary, debs, rpms, run};
-use crate::world::{Scratch, process, repository, skip};
+use crate::build::{
+    DEB, Format, Package, RPM, ask, build_binary, build_elsewhere, debs, rpms, run,
+};
+use crate::world::{Scratch, is_long, process, repository, skip};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -61,8 +63,41 @@ fn the_rpm_holds_exactly_the_files_of_the_list() {
     expect_files(files.map(ToOwned::to_owned), "tests/packages/rpm.files");
 }
 
-fn expect_equal_builds(format: Format, first: &Package) {
-    let second = format.pack(env!("CARGO_PKG_VERSION"));
+/// Everything that a package is made of, in another directory and of now.
+fn tree_elsewhere() -> Scratch {
+    let tree = Scratch::new();
+    let parts = [
+        "Cargo.toml",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "packaging",
+        "units",
+        "examples",
+    ];
+    let mut copy = Command::new("cp");
+    copy.arg("--recursive").args(parts.map(repository));
+    run(copy.arg(&tree.0));
+    std::fs::create_dir_all(tree.0.join("target/release")).unwrap();
+    let binary = "target/release/gapless";
+    std::fs::copy(repository(binary), tree.0.join(binary)).unwrap();
+    tree
+}
+
+fn belongs_to_somebody_else(tree: &Scratch) {
+    run(Command::new("chown")
+        .args(["--recursive", "65534:65534"])
+        .arg(&tree.0));
+    run(Command::new("chmod")
+        .args(["--recursive", "go="])
+        .arg(&tree.0));
+}
+
+fn expect_equal_builds(format: Format, first: &Package, tree: &Scratch) {
+    belongs_to_somebody_else(tree);
+    let second = format.pack_elsewhere(&tree.0);
     for (first, second) in [
         (&first.path, &second.path),
         (&first.symbols, &second.symbols),
@@ -72,20 +107,69 @@ fn expect_equal_builds(format: Format, first: &Package) {
     }
 }
 
-#[test]
-fn a_second_build_of_the_deb_is_equal_byte_for_byte() {
-    if let Some(missing) = DEB.missing() {
+fn packed_elsewhere_it_is_equal(format: Format, first: fn() -> &'static [Package; 2]) {
+    if let Some(missing) = format.missing() {
         return skip(&missing);
     }
-    expect_equal_builds(DEB, &debs()[0]);
+    if !rustix::process::geteuid().is_root() {
+        return skip("to build as somebody else needs root; run `make test` as root");
+    }
+    let first = &first()[0];
+    expect_equal_builds(format, first, &tree_elsewhere());
 }
 
 #[test]
-fn a_second_build_of_the_rpm_is_equal_byte_for_byte() {
-    if let Some(missing) = RPM.missing() {
+fn a_deb_packed_elsewhere_by_somebody_else_is_equal_byte_for_byte() {
+    packed_elsewhere_it_is_equal(DEB, debs);
+}
+
+#[test]
+fn an_rpm_packed_elsewhere_by_somebody_else_is_equal_byte_for_byte() {
+    packed_elsewhere_it_is_equal(RPM, rpms);
+}
+
+/// Nor of who built it: a second build takes minutes, so here it is only searched for what would
+/// differ. The long form builds twice.
+#[test]
+fn the_binary_says_nothing_of_where_it_was_built() {
+    build_binary();
+    let binary = std::fs::read(repository("target/release/gapless")).unwrap();
+    let home = std::env::var("HOME").unwrap();
+    let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
+    let root = repository("").display().to_string();
+    for place in [root.trim_end_matches('/'), cargo.as_str(), "/registry/src/"] {
+        let mut windows = binary.windows(place.len());
+        assert!(!windows.any(|it| it == place.as_bytes()), "{place}");
+    }
+    // What stands in their place is there, so they were looked for in the right form.
+    let mut windows = binary.windows(7);
+    assert!(windows.any(|it| it == b"/cargo/"));
+}
+
+/// The sources are copied, cargo has another home and one job, and there is no network.
+#[test]
+fn a_second_build_elsewhere_is_equal_byte_for_byte_in_the_long_form() {
+    // Two builds with link-time optimization.
+    if !is_long() {
+        return;
+    }
+    if let Some(missing) = DEB.missing().or_else(|| RPM.missing()) {
         return skip(&missing);
     }
-    expect_equal_builds(RPM, &rpms()[0]);
+    debs();
+    rpms();
+    let tree = tree_elsewhere();
+    std::fs::remove_file(tree.0.join("target/release/gapless")).unwrap();
+    let mut copy = Command::new("cp");
+    let sources = ["src", "tests", "Cargo.lock"].map(repository);
+    run(copy.arg("--recursive").args(sources).arg(&tree.0));
+    build_elsewhere(&tree.0);
+    let binary = "target/release/gapless";
+    let equal =
+        std::fs::read(repository(binary)).unwrap() == std::fs::read(tree.0.join(binary)).unwrap();
+    assert!(equal, "two builds of the binary differ");
+    expect_equal_builds(DEB, &debs()[0], &tree);
+    expect_equal_builds(RPM, &rpms()[0], &tree);
 }
 
 #[test]
@@ -154,6 +238,9 @@ fn the_binary_is_hardened() {
         said.contains("GNU_RELRO") && said.contains("BIND_NOW"),
         "{said}"
     );
+    for path in ["RPATH", "RUNPATH", "TEXTREL"] {
+        assert!(!said.contains(path), "{path}: {said}");
+    }
     let stack = said.lines().find(|line| line.contains("GNU_STACK"));
     assert!(!stack.unwrap().contains("RWE"), "{said}");
 }
@@ -193,10 +280,30 @@ fn make_install_puts_the_same_files_below_any_prefix() {
     }
     let installed = tree.0.join("usr/local/bin/gapless");
     assert!(ask_version(&installed).starts_with("gapless "));
-    let completions = tree
-        .0
-        .join("usr/local/share/bash-completion/completions/gapless");
-    run(Command::new("bash").arg("-n").arg(completions));
+    shells_understand_the_completions(&tree.0.join("usr/local/share"));
+}
+
+fn shells_understand_the_completions(share: &Path) {
+    let bash = share.join("bash-completion/completions/gapless");
+    let mut complete = Command::new("bash");
+    complete.args(["--norc", "-c", ". \"$1\" && complete -p gapless", "bash"]);
+    let told = run(complete.arg(bash));
+    assert!(told.contains("-F _gapless"), "{told}");
+    let zsh = share.join("zsh/site-functions/_gapless");
+    let fish = share.join("fish/vendor_completions.d/gapless.fish");
+    for (shell, file) in [("zsh", zsh), ("fish", fish)] {
+        let mut command = Command::new("sh");
+        let script = "command -v \"$1\" >/dev/null || exit 127; exec \"$1\" -n \"$2\"";
+        command.args(["-c", script, "sh", shell]).arg(file);
+        let finished = process::run(command, Duration::from_secs(30));
+        if finished.code() == 127 {
+            skip(&format!(
+                "{shell} missing; apt-get install {shell}, as `make test` does"
+            ));
+            continue;
+        }
+        assert_eq!(finished.expect_success(), "", "{shell}");
+    }
 }
 
 fn ask_version(program: &Path) -> String {
@@ -252,6 +359,22 @@ fn the_guix_package_is_whole_and_of_this_version() {
         return skip("guile missing; apt-get install guile-3.0, as `make test` does");
     }
     assert_eq!(finished.expect_success(), "(use-modules package)");
+}
+
+/// Where a port opens is the administrator's, in drop-ins: an upgrade that brought another address
+/// would close theirs at the next restart of the socket. So no release may ever change these lines.
+#[test]
+fn the_sockets_listen_where_they_always_did() {
+    for (unit, wanted) in [
+        ("gapless.socket", &["ListenStream=8888"][..]),
+        ("gapless@.socket", &[]),
+        ("gapless-admin.socket", &["ListenStream=127.0.0.1:8889"]),
+        ("gapless-admin@.socket", &[]),
+    ] {
+        let text = text(&format!("units/{unit}"));
+        let listens = text.lines().filter(|line| line.starts_with("Listen"));
+        assert_eq!(listens.collect::<Vec<_>>(), wanted, "{unit}");
+    }
 }
 
 /// The scripts of both formats only call `maintain`, where each case is a function.

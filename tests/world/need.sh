@@ -4,11 +4,11 @@
 set -euo pipefail
 
 packages=(systemd-container mmdebstrap debian-archive-keyring util-linux iproute2 procps python3 nodejs
-    debhelper dpkg-dev lintian rpm rpmlint binutils mandoc guile-3.0)
+    debhelper dpkg-dev lintian rpm rpmlint binutils mandoc guile-3.0 zsh fish)
 
 # What the tests call, not what happens to be packaged: node may well come from elsewhere.
 commands=(systemd-nspawn mmdebstrap nsenter setpriv ip ps python3 node dh dpkg-deb lintian
-    rpmbuild rpmlint objcopy mandoc guile)
+    rpmbuild rpmlint objcopy mandoc guile zsh fish)
 
 # Limits of memory are tried in a virtual machine, of the one kind that tests/world/vm/boot.sh knows.
 if [[ $(uname -m) == x86_64 ]]; then
