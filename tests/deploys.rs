@@ -11,13 +11,19 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "deploys/bulk.rs"]
+mod bulk;
+#[path = "deploys/json.rs"]
+mod json;
+#[path = "deploys/screen.rs"]
+mod screen;
 mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use world::process;
 use world::service::{SOON, get};
@@ -124,12 +130,76 @@ fn a_release_that_fails_while_it_is_watched_is_taken_back() {
         (site.version(), site.current()),
         ("v2".into(), Some("v2".into()))
     );
+    assert_eq!(site.named("previous").as_deref(), Some("v1"));
+    let releases = site.cli(&["releases"]).expect_success();
+    for words in [" v3                 taken back ", "  v3 was taken back: "] {
+        assert!(releases.contains(words), "{words}: {releases}");
+    }
     let dying = bake("v4", "50s", "PROBE_SEGV_AFTER_MS = \"1500\"\n");
     assert_eq!(dying.code(), 6, "{dying}");
     assert!(dying.stdout.contains("1 crash"), "{dying}");
     assert_eq!(site.version(), "v2");
     drop(stop);
     asking.join().unwrap();
+    // Neither of the two that were taken back is gone back to, unless by its name.
+    site.cli(&["rollback"]).expect_success();
+    assert_eq!(site.version(), "v1");
+    site.cli(&["rollback"]).expect_success();
+    assert_eq!(site.version(), "v2");
+    site.cli(&["rollback", "v3"]).expect_success();
+    let releases = site.cli(&["releases"]).expect_success();
+    assert!(!releases.contains("v3 was taken back"), "{releases}");
+    assert_eq!(site.named("previous").as_deref(), Some("v2"));
+}
+
+#[test]
+fn whoever_ends_a_bake_leaves_the_new_release_live_and_the_way_back_open() {
+    let site = Site::bare();
+    for version in ["v1", "v2"] {
+        site.deploy(version).expect_success();
+    }
+    for (version, before, signal) in [
+        ("v3", "v2", rustix::process::Signal::INT),
+        ("v4", "v3", rustix::process::Signal::KILL),
+    ] {
+        let app = site.app(version, "keep = 2");
+        let arguments = ["--release", version, "--bake", "5min"];
+        let arguments = [&["deploy", app.to_str().unwrap()], &arguments[..]].concat();
+        let mut deploy = site.begin(&arguments);
+        let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(" is live after ")));
+        // It may be needed again: room is made when the watch is over.
+        assert_eq!(site.cli(&["rollback"]).code(), 8, "the lock is held");
+        process::signal(deploy.id(), signal);
+        assert!(!deploy.wait().unwrap().success());
+        assert_eq!(site.version(), version);
+        assert_eq!(site.current().as_deref(), Some(version));
+        assert_eq!(site.named("previous").as_deref(), Some(before));
+    }
+    site.cli(&["rollback"]).expect_success();
+    assert_eq!(site.version(), "v3");
+}
+
+#[test]
+fn files_without_a_server_are_refused_with_a_command_that_serves_them() {
+    let site = Site::bare();
+    let pages = site.service.scratch.0.join("pages");
+    fs::create_dir(&pages).unwrap();
+    fs::write(pages.join("index.html"), "<p>hello from a file").unwrap();
+    let refused = site.cli(&["deploy", pages.to_str().unwrap()]);
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(refused.stderr.contains("there is index.html"), "{refused}");
+    // As it stands there, a person pastes it.
+    let (_, command) = refused.stderr.trim().split_once("deploy PATH -- ").unwrap();
+    let pasted = format!("\"$0\" deploy {} -- {command}", pages.display());
+    let gapless = site.service.command(&[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &pasted]).arg(gapless.get_program());
+    let variables = gapless.get_envs();
+    shell.env_clear();
+    shell.envs(variables.filter_map(|(key, value)| Some((key, value?))));
+    process::run(shell, Duration::from_mins(1)).expect_success();
+    assert_eq!(site.service.get("/").body, "<p>hello from a file");
 }
 
 #[test]
@@ -393,46 +463,6 @@ fn a_release_command_that_nobody_waits_for_any_more_is_ended() {
     assert_eq!(site.version(), "v2");
 }
 
-/// The table of steps: killed in each, and then the machine starts anew.
-#[test]
-fn a_deploy_that_is_killed_anywhere_leaves_what_was_healthy_once() {
-    let mut site = Site::bare();
-    site.deploy("v0").expect_success();
-    let mut healthy = vec!["v0".to_owned()];
-    let steps = ["staged", "started", "healthy", "swapped", "drained"];
-    for (number, step) in steps.into_iter().enumerate() {
-        let version = format!("v{}", number + 1);
-        let app = site.app(&version, "");
-        let mut deploy = site.begin(&["deploy", app.to_str().unwrap(), "--release", &version]);
-        let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
-        let reached = lines.any(|line| line.unwrap().trim_start().starts_with(step));
-        assert!(reached, "{version} never was {step}");
-        deploy.kill().unwrap();
-        deploy.wait().unwrap();
-        if ["swapped", "drained"].contains(&step) {
-            healthy.push(version);
-        }
-        expect_recovery(&mut site, &mut healthy, step);
-    }
-}
-
-fn expect_recovery(site: &mut Site, healthy: &mut Vec<String>, step: &str) {
-    let current = site.current().unwrap();
-    assert!(
-        healthy.contains(&current),
-        "killed when {step}: {current} of {healthy:?}"
-    );
-    site.service.stop(SOON);
-    site.service.start();
-    site.service.wait_ready();
-    assert_eq!(site.version(), current, "killed when {step}");
-    let next = format!("after-{step}");
-    site.deploy(&next).expect_success();
-    assert_eq!(site.version(), next);
-    assert_eq!(site.left(), [""; 0], "killed when {step}");
-    healthy.push(next);
-}
-
 #[test]
 fn a_deploy_that_is_killed_while_it_reads_leaves_nothing_that_counts() {
     let site = Site::bare();
@@ -459,57 +489,6 @@ fn a_deploy_that_is_killed_while_it_reads_leaves_nothing_that_counts() {
         (site.version().as_str(), site.current().as_deref()),
         ("v1", Some("v1"))
     );
-}
-
-#[test]
-fn a_hundred_megabytes_go_through_with_the_memory_of_a_few() {
-    let site = Site::bare();
-    let bytes: u64 = if world::is_long() {
-        300 << 20
-    } else {
-        100 << 20
-    };
-    let app = site.app("large", "");
-    // Not to be compressed, so that every byte goes all the way.
-    let noise = fs::File::open("/dev/urandom").unwrap();
-    let mut large = fs::File::create(app.join("large")).unwrap();
-    std::io::copy(&mut std::io::Read::take(noise, bytes), &mut large).unwrap();
-    let tar = site.service.scratch.0.join("large.tar.gz");
-    let packed = Command::new("tar")
-        .args(["c", "--use-compress-program=gzip -1", "-f"])
-        .arg(&tar)
-        .arg("-C")
-        .arg(&app)
-        .arg(".")
-        .status();
-    assert!(packed.unwrap().success());
-    for from in [&app, &tar] {
-        let mut deploy = site.begin(&["deploy", from.to_str().unwrap()]);
-        let peak = peak_memory_kib(&mut deploy);
-        assert!(
-            peak < 32 << 10,
-            "{} KiB at its peak for {}",
-            peak,
-            from.display()
-        );
-    }
-    assert_eq!(site.version(), "large");
-}
-
-/// Waits for its last line, when it still runs, and asks the kernel.
-fn peak_memory_kib(deploy: &mut Child) -> u64 {
-    let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
-    let staged = lines.next().unwrap().unwrap();
-    assert!(staged.trim_start().starts_with("staged"), "{staged}");
-    let status = fs::read_to_string(format!("/proc/{}/status", deploy.id())).unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    let peak = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    lines.for_each(drop);
-    assert!(deploy.wait().unwrap().success());
-    peak
 }
 
 #[test]
