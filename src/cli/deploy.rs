@@ -114,7 +114,7 @@ impl DeployError {
             }
             Self::NotAllowed(_) => return Some(Exit::NotAllowed.name()),
             Self::Config(_) => return None,
-            Self::Store(_) => Diagnosis::StoreUnusable,
+            Self::Store(_) | Self::Unmoved { .. } => Diagnosis::StoreUnusable,
             Self::Staging(_) => Diagnosis::NotStaged,
             Self::Detection(_) => Diagnosis::NotDetected,
             Self::Elsewhere { .. } => Diagnosis::DirectoryConfigured,

@@ -5,7 +5,7 @@
 
 use super::cgroup;
 use super::death::Death;
-use super::diagnosis::{self, End};
+use super::diagnosis::{self, End, Fault};
 use super::happening::{Felt, WorkerLife};
 use super::notice::Notice;
 use super::oom::OomKills;

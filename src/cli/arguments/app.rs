@@ -89,6 +89,7 @@ fn place(command: &mut Command) -> Place<'_> {
         Command::Undrain(args) => Place::Name(&mut args.running.name),
         Command::Status(args) => Place::Name(&mut args.name),
         Command::Logs(args) => Place::Name(&mut args.name),
+        Command::Verify(args) => Place::Name(&mut args.name),
         Command::LogLevel(args) => Place::Name(&mut args.name),
         Command::Add(args) => Place::Name(&mut args.name),
         Command::Remove(args) => Place::Name(&mut args.name),
@@ -101,6 +102,7 @@ fn place(command: &mut Command) -> Place<'_> {
         | Command::Manual(_)
         | Command::Front
         | Command::AdoptCheck(_)
+        | Command::Explain(_)
         | Command::Sweep(_) => Place::Nowhere,
     }
 }

@@ -2,7 +2,7 @@
 //! told as they happen.
 
 use super::Keeper;
-use super::reloading::{Answer, Wanted};
+use super::reloading::{Answer, Reason, Wanted};
 use crate::api::{Step, Verdict};
 use crate::causes::chain;
 use crate::config::Config;
