@@ -124,8 +124,11 @@ fn a_release_that_fails_while_it_is_watched_is_taken_back() {
     ] {
         assert!(bad.stdout.contains(part), "{part}: {bad}");
     }
-    let last = bad.stdout.lines().last().unwrap();
+    let [.., last, more] = &*bad.stdout.lines().collect::<Vec<_>>() else {
+        panic!("{bad}");
+    };
     assert!(last.starts_with("v3 was taken back: "), "{bad}");
+    assert_eq!(*more, "  more: gapless explain baked-worse");
     assert_eq!(
         (site.version(), site.current()),
         ("v2".into(), Some("v2".into()))
@@ -190,7 +193,8 @@ fn files_without_a_server_are_refused_with_a_command_that_serves_them() {
     assert_eq!(refused.code(), 5, "{refused}");
     assert!(refused.stderr.contains("there is index.html"), "{refused}");
     // As it stands there, a person pastes it.
-    let (_, command) = refused.stderr.trim().split_once("deploy PATH -- ").unwrap();
+    let sentence = refused.stderr.lines().next().unwrap();
+    let (_, command) = sentence.split_once("deploy PATH -- ").unwrap();
     let pasted = format!("\"$0\" deploy {} -- {command}", pages.display());
     let gapless = site.service.command(&[]);
     let mut shell = Command::new("sh");

@@ -277,6 +277,11 @@ fn is_of_a_clone(sample: &Sample) -> bool {
     sample.command.contains("target/release/")
 }
 
+/// Several apps need units, which only a real systemd has: ring 3 tries them.
+fn is_of_units(sample: &Sample) -> bool {
+    sample.command.contains("blog") || sample.command == "gapless list"
+}
+
 #[test]
 fn what_the_readme_shows_of_a_fresh_clone_is_so() {
     let text = fs::read_to_string(repository("README.md")).unwrap();
@@ -290,7 +295,7 @@ fn what_the_readme_shows_of_a_fresh_clone_is_so() {
 fn the_first_minute_in_the_readme_is_as_it_shows() {
     let text = fs::read_to_string(repository("README.md")).unwrap();
     let mut samples = samples(&text);
-    samples.retain(|sample| !is_of_a_clone(sample));
+    samples.retain(|sample| !is_of_a_clone(sample) && !is_of_units(sample));
     let machine = Installed::new();
     run_all(&samples, |command| machine.run(command));
 }

@@ -73,13 +73,16 @@ pub fn of_lateness(late: Lateness<'_>, listen: Listen) -> Fault {
             Candidate::Port(port) => Some(*port),
             Candidate::Unix(_) | Candidate::Fd(_) => None,
         });
-    // Our own socket takes every connection, so that it does not answer says nothing but that.
+    // Our own socket takes every connection: that nobody answers there says nothing of who listens
+    // elsewhere.
     let at_its_place = late
         .candidates
         .iter()
         .zip(late.seen)
-        .filter(|(candidate, _)| {
-            !matches!(candidate, Candidate::Fd(_)) || late.candidates.len() == 1
+        .filter(|(candidate, seen)| {
+            let is_silent = matches!(seen, Observation::NoAnswer { .. });
+            let is_ours = matches!(candidate, Candidate::Fd(_));
+            !(is_ours && is_silent && late.candidates.len() > 1)
         })
         .find_map(|(_, seen)| answered(seen));
     if let Some(fault) = at_its_place {
@@ -176,6 +179,35 @@ mod tests {
         assert!(late(&[], &[seen(503)]).ends_with("; see in its output why it is not well"));
         assert!(late(&[], &[seen(401)]).ends_with("let /up be asked without a login"));
         assert!(late(&[], &[seen(302)]).ends_with("or widen status in [health]"));
+    }
+
+    #[test]
+    fn a_bad_answer_on_the_given_socket_is_an_answer() {
+        let candidates = [PORT, Candidate::Fd("127.0.0.1:5000".parse().unwrap())];
+        let at = || "127.0.0.1:5000".to_owned();
+        let fault = |seen: Observation| {
+            let seen = [Observation::Nothing { port: 41234 }, seen];
+            let late = Lateness {
+                speaks: false,
+                candidates: &candidates,
+                seen: &seen,
+                elsewhere: &[],
+                lines: &[],
+            };
+            of_lateness(late, Listen::Auto)
+        };
+        let bad = fault(Observation::Status {
+            at: at(),
+            path: "/up".into(),
+            status: 500,
+        });
+        assert!(matches!(bad, Fault::Status { status: 500, .. }), "{bad:?}");
+        let silent = fault(Observation::NoAnswer {
+            at: at(),
+            path: "/up".into(),
+            timeout: Duration::from_secs(1),
+        });
+        assert_eq!(silent, Fault::Nowhere { port: Some(41234) });
     }
 
     #[test]
