@@ -96,6 +96,7 @@ fn the_strict_client_sees_every_request_that_a_killed_app_loses() {
         counted.losses[0]["reason"]
             .as_str()
             .unwrap()
+            .to_lowercase()
             .contains("connection"),
         "{counted:#?}"
     );
