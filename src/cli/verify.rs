@@ -255,7 +255,7 @@ fn memory(status: &Status) -> u64 {
         + workers.filter_map(|it| it.memory_bytes).sum::<u64>()
 }
 
-/// As many descriptors as the hard limit allows; who has too few is teller by what is lost.
+/// As many descriptors as the hard limit allows; who has too few is told by what is lost.
 fn raise_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
