@@ -23,9 +23,13 @@ const SHORTAGE_DELAY: Duration = Duration::from_millis(100);
 /// Between two lines of the log about it.
 const SHORTAGE_NEWS: Duration = Duration::from_mins(1);
 
-/// So many in a row, then the other tasks of the lane; and the other lanes get their share of a
-/// burst.
-const ACCEPTS_PER_TURN: usize = 8;
+/// So many in a row, at least, then the other tasks of the lane; and the other lanes get their
+/// share of a burst.
+const ACCEPTS_PER_TURN_MIN: u64 = 8;
+
+/// The part of those who are here that may come in a row. Where thousands are served, a turn is long,
+/// and by a fixed number a queue of thousands would wait for hundreds of turns.
+const ACCEPTS_SHARE: u64 = 64;
 
 /// A listening socket in the epoll of its lane.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
             Err(error) => shortage.wait(&lane, &error).await,
         }
         in_a_row += 1;
-        if in_a_row >= ACCEPTS_PER_TURN {
+        if in_a_row >= ACCEPTS_PER_TURN_MIN.max(lane.open_connections() / ACCEPTS_SHARE) {
             in_a_row = 0;
             tokio::task::yield_now().await;
         }

@@ -339,7 +339,7 @@ impl Lane {
             .for_each(|(_, _, progress)| progress.shed());
     }
 
-    fn open_connections(&self) -> u64 {
+    pub(super) fn open_connections(&self) -> u64 {
         u64::try_from(self.connections.borrow().len()).unwrap_or(u64::MAX)
     }
 
