@@ -162,7 +162,7 @@ fn whoever_ends_a_bake_leaves_the_new_release_live_and_the_way_back_open() {
         site.deploy(version).expect_success();
     }
     for (version, before, signal) in [
-        ("v3", "v2", rustix::process::Signal::INT),
+        ("v3", "v2", rustix::process::Signal::TERM),
         ("v4", "v3", rustix::process::Signal::KILL),
     ] {
         let app = site.app(version, "keep = 2");
