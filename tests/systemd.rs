@@ -598,6 +598,28 @@ fn releases_survive_a_reboot(container: &mut Container) {
             .contains("d3       current   healthy")
     );
     assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
+    killed_deploys_survive_a_reboot(container);
+}
+
+/// Where one ended, and what the machine begins with then; every step is in `tests/deploy_steps.rs`.
+fn killed_deploys_survive_a_reboot(container: &mut Container) {
+    container.sh("mkdir /root/steps");
+    for (step, version, expected) in [
+        ("store.manifest.placed", "k1", "d3"),
+        ("store.swap.heard", "k2", "d3"),
+        ("store.current.moved", "k3", "k3"),
+    ] {
+        write_app(container, version);
+        let deploy = format!("gapless deploy /root/{version} --release {version}");
+        container.sh(&format!("touch /root/steps/{step}"));
+        let killed = container.try_sh(&format!("GAPLESS_STEPS=/root/steps {deploy}"));
+        assert_eq!(killed.code(), 137, "{killed}");
+        container.reboot();
+        assert_eq!(the_version(container), expected, "{step}");
+    }
+    container.sh("gapless deploy /root/d1 --release last");
+    assert_eq!(the_version(container), "d1");
+    assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
 }
 
 fn write_app(container: &Container, version: &str) {

@@ -203,6 +203,7 @@ impl Story<'_> {
             let state = State::Failed(outcome.cause.clone());
             self.tolerate(store.mark(self.id, state));
         }
+        self.tolerate(store.sweep());
         let unit = self.site.instance.name.unit();
         let text = reload::render_failed(outcome, &unit, self.site.verb);
         self.telling.line(text.trim_end());
@@ -222,6 +223,7 @@ impl Story<'_> {
             let before = back.previous.as_ref();
             store.go_back(self.id, before).map_err(unmoved)?;
             self.tolerate(store.mark_taken_back(&back.from, &back.why));
+            self.tolerate(store.sweep());
         } else {
             store.make_current(self.id).map_err(unmoved)?;
         }

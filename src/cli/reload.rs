@@ -2,7 +2,7 @@
 
 use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, Instance};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CliError, Exit, ReloadArgs, explain};
 use crate::api::{GenerationStatus, ReloadOutcome, Status, Verdict};
 use crate::id::GenerationId;
@@ -21,7 +21,11 @@ pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
             Vec::new()
         }
     };
-    say(render(&outcome, &superseded, &instance.name.unit()).trim_end());
+    if args.json {
+        say_json(&outcome);
+    } else {
+        say(render(&outcome, &superseded, &instance.name.unit()).trim_end());
+    }
     Ok(exit(outcome.verdict))
 }
 

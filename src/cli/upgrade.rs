@@ -3,7 +3,7 @@
 
 use super::client::{self, ANSWER_LIMIT, ClientError};
 use super::instance::{self, Instance};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CliError, Exit, UpgradeArgs};
 use crate::api::{Status, UpgradeOutcome, UpgradeVerdict};
 use crate::causes::chain;
@@ -24,7 +24,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 pub(super) fn run(args: &UpgradeArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
     let outcome = client::runtime()?.block_on(ask(&instance, args))?;
-    say(&render(&outcome, &instance.name.unit()));
+    if args.json {
+        say_json(&outcome);
+    } else {
+        say(&render(&outcome, &instance.name.unit()));
+    }
     Ok(exit(outcome.verdict))
 }
 

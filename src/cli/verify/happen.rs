@@ -106,6 +106,7 @@ async fn upgrade(instance: &Instance) -> Result<Outcome, CliError> {
         name: None,
         check: false,
         timeout: None,
+        json: false,
     };
     let outcome = upgrade::ask(instance, &args).await?;
     Ok(match outcome.verdict {

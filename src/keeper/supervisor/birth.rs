@@ -13,7 +13,7 @@ use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
-use crate::keeper::lifetime::Lifetime;
+use crate::keeper::lifetime::{Lifetime, SaidOnce};
 use crate::keeper::listeners::{self, ListenError, Listener};
 use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
@@ -169,6 +169,8 @@ impl Keeper {
             quieting: Vec::new(),
             unlimited: None,
             dropped_told: (0, None),
+            counter_said: SaidOnce::default(),
+            lifetime_said: SaidOnce::default(),
             began: now,
             began_unix_seconds: totals::unix_seconds(),
             probing: JoinSet::new(),
