@@ -384,11 +384,15 @@ With --app NAME, the file is /etc/gapless/NAME.toml.
 
 Examples:
   gapless check
-  gapless check ./gapless.toml && sudo gapless reload")]
+  gapless check ./gapless.toml && sudo gapless reload
+  gapless check --json | jq -r .settings.app.drain")]
 pub struct CheckArgs {
     /// Configuration to check
     #[arg(value_name = "FILE", default_value = "/etc/gapless/gapless.toml")]
     pub file: PathBuf,
+    /// What it means, or what is wrong with it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless log-level`

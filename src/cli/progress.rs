@@ -4,6 +4,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::deploy::DeployError;
 use super::instance::Instance;
+use super::reload::Asked;
 use super::status::{grouped, memory};
 use super::telling::{Outcome, Telling};
 use super::{CliError, ClientError, Exit, bake, reload};
@@ -204,8 +205,15 @@ impl Story<'_> {
             self.tolerate(store.mark(self.id, state));
         }
         self.tolerate(store.sweep());
-        let unit = self.site.instance.name.unit();
-        let text = reload::render_failed(outcome, &unit, self.site.verb);
+        let instance = &self.site.instance;
+        let asked = Asked {
+            instance,
+            app: &instance.name.option(),
+            verb: self.site.verb,
+            // What cannot be read is told elsewhere.
+            is_bare: matches!(store.current(), Ok(None)),
+        };
+        let text = reload::render_failed(outcome, &asked);
         self.telling.line(text.trim_end());
         make_room(self.site, self.id, self.telling);
         self.lock = None;
@@ -217,6 +225,7 @@ impl Story<'_> {
         let store = &self.site.store;
         let unmoved = |source| DeployError::Unmoved {
             id: self.id.clone(),
+            app: self.site.instance.name.option(),
             source,
         };
         if let Some(back) = &self.site.back {

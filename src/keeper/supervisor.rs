@@ -460,9 +460,14 @@ impl Keeper {
 
     /// What a person types to change that.
     pub(super) fn deploy_command(&self) -> String {
+        format!("sudo gapless{} deploy ./myapp", self.app_option())
+    }
+
+    /// What comes behind `gapless` in the commands that we name, where it is needed.
+    pub(super) fn app_option(&self) -> String {
         match self.name() {
-            "gapless" => "sudo gapless deploy ./myapp".into(),
-            name => format!("sudo gapless --app {name} deploy ./myapp"),
+            "gapless" | "run" => String::new(),
+            name => format!(" --app {name}"),
         }
     }
 

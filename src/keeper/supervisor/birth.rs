@@ -184,10 +184,15 @@ impl Keeper {
             options,
         };
         keeper.listen(control, outbox)?;
+        let places: Vec<_> = keeper
+            .listeners
+            .iter()
+            .map(|it| it.address.as_str())
+            .collect();
         tracing::info!(
             name: message_id::STARTED.name,
             pid = std::process::id(),
-            "gapless {} starts", env!("CARGO_PKG_VERSION")
+            "gapless {} starts, on {}", env!("CARGO_PKG_VERSION"), places.join(", ")
         );
         let remembered = keeper.open_state(&mut kept);
         let was_released = keeper.adopt(remembered, kept);
