@@ -96,10 +96,12 @@ fn render(file: &Path, config: &Config) -> String {
     let mut lines = vec![
         format!("{green}OK{green:#}  {}", file.display()),
         format!("  command    {command}"),
-        format!("  directory  {}", app.directory.display()),
-        format!("  listen     {}", shown_listen(app.listen)),
-        format!("  workers    {}", app.workers),
     ];
+    // Without a release there is none.
+    let directory = Some(app.directory.display().to_string()).filter(|it| !it.is_empty());
+    lines.extend(directory.map(|directory| format!("  directory  {directory}")));
+    lines.push(format!("  listen     {}", shown_listen(app.listen)));
+    lines.push(format!("  workers    {}", app.workers));
     let changed = changed(config);
     let width = changed
         .iter()
@@ -186,6 +188,20 @@ mod tests {
   listen     auto: $PORT, LISTEN_FDS or $GAPLESS_SOCKET, as the app likes
   workers    1";
         assert_eq!(plain(&config()), expected);
+    }
+
+    #[test]
+    fn without_a_release_the_next_command_is_shown_and_no_directory() {
+        let mut config = config();
+        config.app = AppConfig::new(Vec::new(), "".into());
+        let rendered = render(Path::new("/etc/gapless/blog.toml"), &config);
+        let rendered = anstream::adapter::strip_str(&rendered).to_string();
+        let lines: Vec<_> = rendered.lines().take(3).collect();
+        assert_eq!(
+            lines[1],
+            "  command    none yet; next: sudo gapless --app blog deploy ./myapp"
+        );
+        assert!(lines[2].starts_with("  listen     auto"), "{rendered}");
     }
 
     #[test]
