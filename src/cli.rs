@@ -274,7 +274,7 @@ fn concluded(result: Result<Exit, CliError>) -> Exit {
         Ok(exit) => return exit,
         Err(error) => error,
     };
-    if let CliError::Config(invalid) = &error {
+    if let CliError::Config(invalid) | CliError::Deploy(DeployError::Config(invalid)) = &error {
         output::complain(invalid.render(output::look()).trim_end());
     } else {
         output::complain(&format!("gapless: {}", crate::causes::chain(&error)));

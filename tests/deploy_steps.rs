@@ -22,11 +22,13 @@ mod disk;
 mod scene;
 mod world;
 
+use disk::Disk;
 use gapless::steps::Step;
 use scene::{Act, Scene, acts, is_after};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use world::skip;
+use world::service::{SOON, Service};
+use world::{skip, version};
 
 /// Most of a play is waiting.
 const AT_A_TIME: usize = 3;
@@ -94,6 +96,51 @@ fn a_keeper_that_is_killed_while_current_is_moved_is_followed_by_one_that_serves
     for step in [Step::SwapHeard, Step::PreviousMoved, Step::CurrentMoved] {
         scene.kill_the_keeper(step);
     }
+}
+
+#[test]
+fn a_full_state_directory_is_said_once_and_keeps_nobody_from_serving() {
+    if !rustix::process::getuid().is_root() {
+        return skip("mounting a small disk needs root");
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let mut service = Service::new("gapless");
+    let disk = Disk::mount(&service.state_directory());
+    service.listen_tcp("http");
+    service.behave(&version("v1"));
+    service.configure_probe("settle = \"20ms\"", "");
+    service.start();
+    service.wait_ready();
+    let load = service.load(&["--clients", "4"]);
+    disk.fill();
+    for _ in 0..3 {
+        service.reload().expect_success();
+    }
+    let said = || {
+        service
+            .journal()
+            .matches("generation number not written")
+            .count()
+    };
+    assert_eq!(said(), 1, "{}", service.journal());
+    assert!(service.status().healthy);
+    disk.free();
+    service.reload().expect_success();
+    let counted = std::fs::read_to_string(service.state_directory().join("generation"));
+    assert_eq!(counted.unwrap(), "5\n");
+    disk.fill();
+    service.reload().expect_success();
+    assert_eq!(said(), 2, "it is news again");
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+    // The counters are written at the end, too.
+    service.stop(SOON);
+    let journal = service.journal();
+    assert!(
+        journal.contains("after a reboot the counters will be older"),
+        "{journal}"
+    );
+    assert!(!journal.contains("panicked"), "{journal}");
+    drop(disk);
 }
 
 #[test]

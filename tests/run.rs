@@ -257,7 +257,7 @@ fn verify_says_that_a_foreground_is_not_restarted_and_kills_its_worker_without_a
         process::run(command, Duration::from_mins(1))
     };
     let done = verify(&[]).expect_success();
-    let skipped = "  restart  not done: only services are restarted; run runs in the foreground";
+    let skipped = "  restart  not done: only services are restarted, and run is in the foreground";
     assert!(done.lines().any(|line| line.starts_with(skipped)), "{done}");
     assert!(done.contains("\n  kill  "), "{done}");
     assert!(done.contains("\nrestart was not done: "), "{done}");

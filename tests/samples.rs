@@ -1,9 +1,8 @@
 //! Ring 2: what the documentation shows in a terminal is run, and must say what it shows.
 //!
-//! A sample is an indented block whose lines begin with `$ ` (a command), else are what it prints. The
-//! blocks of a file run in their order in one world: those of `target/release/gapless` in the directory
-//! of a fresh clone after `make run`, the others on a machine where gapless was just installed. Numbers,
-//! times, sizes and widths of columns may differ; `...` stands for any lines.
+//! The samples of a file (`world::samples`) run in their order in one world: those of
+//! `target/release/gapless` in the directory of a fresh clone after `make run`, the others on a machine
+//! where gapless was just installed.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,116 +18,18 @@
 mod world;
 
 use rustix::process::Signal;
-use std::fmt::Write;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use world::samples::{INSTEAD, Sample, is_shown, of_page, of_readme, samples};
 use world::service::Service;
 use world::{Scratch, eventually, gapless, process, repository, tool, unique};
 
 const AT_MOST: Duration = Duration::from_mins(1);
-
-/// A command and what it prints.
-#[derive(Debug, PartialEq, Eq)]
-struct Sample {
-    command: String,
-    prints: Vec<String>,
-}
-
-/// Those of a text, in their order.
-fn samples(text: &str) -> Vec<Sample> {
-    let mut samples: Vec<Sample> = Vec::new();
-    let mut is_inside = false;
-    for line in text.lines() {
-        let shown = line.strip_prefix("    ");
-        let shown = shown.or(line.is_empty().then_some(""));
-        if let Some(command) = shown.and_then(|shown| shown.strip_prefix("$ ")) {
-            is_inside = true;
-            samples.push(Sample {
-                command: command.to_owned(),
-                prints: Vec::new(),
-            });
-        } else if let (Some(shown), true) = (shown, is_inside) {
-            samples.last_mut().unwrap().prints.push(shown.to_owned());
-        } else {
-            is_inside = false;
-        }
-    }
-    for sample in &mut samples {
-        while sample.prints.last().is_some_and(String::is_empty) {
-            sample.prints.pop();
-        }
-    }
-    samples
-}
-
-/// What a page of the manual shows, without its markup, indented as in other texts.
-fn of_page(text: &str) -> String {
-    let mut plain = String::new();
-    let mut is_literal = false;
-    for line in text.lines() {
-        match line {
-            _ if line.starts_with(".Bd -literal") => is_literal = true,
-            ".Ed" => {
-                is_literal = false;
-                plain.push_str("end\n");
-            }
-            _ if is_literal => {
-                let line = line.replace("\\-", "-").replace("\\e", "\\");
-                writeln!(plain, "    {}", line.trim_start_matches("\\&")).unwrap();
-            }
-            _ => (),
-        }
-    }
-    plain
-}
-
-/// What stays the same from one machine and one day to the next.
-fn essence(line: &str) -> String {
-    let words = line.split_whitespace().map(|word| {
-        let mut out = String::new();
-        let mut number = false;
-        for c in word.chars() {
-            let is_number = c.is_ascii_digit() || number && matches!(c, '.' | ',' | ':');
-            match (is_number, number) {
-                (true, true) => (),
-                (true, false) => out.push('0'),
-                (false, _) => out.push(c),
-            }
-            number = is_number;
-        }
-        out
-    });
-    let words: Vec<String> = words.collect();
-    let mut essence = words.join(" ");
-    for (other, one) in [
-        ("0 ms", "0 s"),
-        ("0 min", "0 s"),
-        ("0 KiB", "0 B"),
-        ("0 MiB", "0 B"),
-        ("requests", "request"),
-        ("connections", "connection"),
-        ("files,", "file,"),
-    ] {
-        essence = essence.replace(other, one);
-    }
-    essence
-}
-
-/// Whether the lines are those; `...` is any number of any lines.
-fn is_shown(shown: &[String], printed: &[String]) -> bool {
-    match shown.split_first() {
-        None => printed.is_empty(),
-        Some((any, rest)) if any.trim() == "..." => {
-            (0..=printed.len()).any(|skipped| is_shown(rest, &printed[skipped..]))
-        }
-        Some((line, rest)) => printed.split_first().is_some_and(|(first, others)| {
-            essence(line) == essence(first) && is_shown(rest, others)
-        }),
-    }
-}
 
 /// Programs that stand for those of the machine, first in its PATH.
 fn play(directory: &Path, programs: &[(&str, String)]) {
@@ -148,19 +49,9 @@ fn run_all(samples: &[Sample], mut prepare: impl FnMut(&str) -> Command) {
         let mut command = prepare(&sample.command);
         command.env("SUDO_USER", "admin").env("COLUMNS", "100");
         let finished = process::run(command, AT_MOST);
-        let printed = finished.output();
-        let printed: Vec<String> = printed.trim_end().lines().map(str::to_owned).collect();
-        if !is_shown(&sample.prints, &printed) {
-            writeln!(wrong, "    $ {}", sample.command).unwrap();
-            for line in printed {
-                writeln!(wrong, "    {line}").unwrap();
-            }
-        }
+        wrong.extend(sample.instead(&finished.output()));
     }
-    assert!(
-        wrong.is_empty(),
-        "the documentation shows something else than:\n{wrong}"
-    );
+    assert!(wrong.is_empty(), "{INSTEAD}\n{wrong}");
 }
 
 fn shell(command: &str, programs: &Path) -> Command {
@@ -277,15 +168,16 @@ fn is_of_a_clone(sample: &Sample) -> bool {
     sample.command.contains("target/release/")
 }
 
-/// Several apps need units, which only a real systemd has: ring 3 tries them.
+/// Several apps, and a restart, need units, which only a real systemd has: ring 3 tries them.
 fn is_of_units(sample: &Sample) -> bool {
-    sample.command.contains("blog") || sample.command == "gapless list"
+    ["blog", "gapless list", "verify"]
+        .iter()
+        .any(|words| sample.command.contains(words))
 }
 
 #[test]
 fn what_the_readme_shows_of_a_fresh_clone_is_so() {
-    let text = fs::read_to_string(repository("README.md")).unwrap();
-    let mut samples = samples(&text);
+    let mut samples = of_readme();
     samples.retain(is_of_a_clone);
     let clone = Clone::new();
     run_all(&samples, |command| clone.run(command));
@@ -293,11 +185,111 @@ fn what_the_readme_shows_of_a_fresh_clone_is_so() {
 
 #[test]
 fn the_first_minute_in_the_readme_is_as_it_shows() {
-    let text = fs::read_to_string(repository("README.md")).unwrap();
-    let mut samples = samples(&text);
+    let mut samples = of_readme();
     samples.retain(|sample| !is_of_a_clone(sample) && !is_of_units(sample));
     let machine = Installed::new();
     run_all(&samples, |command| machine.run(command));
+}
+
+#[test]
+fn what_the_manual_shows_of_what_is_wrong_is_so() {
+    let machine = Installed::new();
+    let home = |name: &str, text: &str| {
+        machine.service.scratch.write(&format!("home/{name}"), text);
+    };
+    let mistaken = "[app]\ncomand = [\"bin/server\"]\nboot = \"60\"\n";
+    home("shop.toml", mistaken);
+    let elsewhere =
+        "[app]\ncommand = [\"python3\", \"-m\", \"http.server\", \"0\"]\nboot = \"5s\"\n";
+    home("wrong-port/gapless.toml", elsewhere);
+    let lacking = "[app]\ncommand = [\"/opt/bun/bin/bun\", \"server.ts\"]\n";
+    home("no-runtime/gapless.toml", lacking);
+    home("unknown/notes.txt", "nothing that runs\n");
+    let deployed = process::run(machine.run("gapless deploy ./myapp"), AT_MOST);
+    deployed.expect_success();
+    let text = fs::read_to_string(repository("packaging/man/gapless.1")).unwrap();
+    run_all(&samples(&of_page(&text)), |command| machine.run(command));
+}
+
+/// Every key of an object, and of what is in it; but for those of `settings`, which are the keys of the
+/// configuration.
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                found.insert(key.clone());
+                if key != "settings" {
+                    keys(value, found);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
+    }
+}
+
+#[test]
+fn every_key_of_every_json_is_in_the_manual() {
+    let machine = Installed::new();
+    let write = |name: &str, text: &str| machine.service.scratch.write(name, text);
+    write("home/shop.toml", "[app]\ncomand = []\n");
+    write("home/good.toml", "[app]\ncommand = [\"/bin/true\"]\n");
+    let text = fs::read_to_string(repository("packaging/man/gapless.1")).unwrap();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<_> = text.split(|c| !is_part(c)).collect();
+    for (line, code) in [
+        ("deploy ./myapp", 0),
+        ("deploy ./bad", 6),
+        ("rollback nosuch", 1),
+        ("releases", 0),
+        ("reload", 0),
+        ("upgrade --check", 0),
+        ("upgrade", 0),
+        ("hold", 0),
+        ("drain", 0),
+        ("status", 0),
+        ("resume", 0),
+        ("undrain", 0),
+        ("log-level debug", 0),
+        ("check good.toml", 0),
+        ("check shop.toml", 5),
+        ("list", 0),
+        ("explain", 0),
+        ("explain 6", 0),
+        ("init .", 0),
+        ("verify --only quiet --for 1s --connections 2", 0),
+    ] {
+        let command = machine.run(&format!("gapless {line} --json 2>/dev/null"));
+        let said = process::run(command, AT_MOST);
+        assert_eq!(said.code(), code, "{line}: {said}");
+        assert_eq!(said.stdout.lines().count(), 1, "{line}: {said}");
+        let object = serde_json::from_str(&said.stdout).unwrap();
+        let mut found = BTreeSet::new();
+        keys(&object, &mut found);
+        let missing: Vec<_> = found
+            .iter()
+            .filter(|it| !words.contains(it.as_str()))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{line}: {missing:?} is not in gapless(1)"
+        );
+        assert!(!found.is_empty(), "{line}: {said}");
+    }
+}
+
+/// What prints something has it for programs, too.
+#[test]
+fn every_command_that_prints_has_json() {
+    let grammar = gapless::cli::command();
+    let without = grammar.get_subcommands().filter(|command| {
+        let has_json = command
+            .get_arguments()
+            .any(|it| it.get_long() == Some("json"));
+        !command.is_hide_set() && !has_json
+    });
+    let without: Vec<_> = without.map(clap::Command::get_name).collect();
+    assert_eq!(without, ["serve", "run"], "these only log");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use world::container::{self, Container};
 use world::load::{Load, idle_that_fit};
+use world::samples::in_readme;
 use world::{Behaviour, alone, beside_others, eventually, is_long, skip, version};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -296,10 +297,9 @@ fn a_hanging_keeper_is_replaced_by_the_watchdog_and_nobody_notices(container: &m
 fn verify_finds_nothing_lost(container: &mut Container) {
     container.serve_probe(&version("v1"), QUICK, "");
     let before = container.status();
-    let only = "--only reload,upgrade,restart,kill";
-    let told = container.sh(&format!(
-        "gapless verify --for 9s {only} --path '/slow?ms=20&q={{id}}'"
-    ));
+    let path = "/slow?ms=20&q={id}";
+    let told = container.sh(&format!("gapless verify --for 9s --path '{path}'"));
+    in_readme("sudo gapless verify").expect(&as_in_the_readme(&told, path));
     let phases: Vec<_> = told
         .lines()
         .filter_map(|it| it.split_whitespace().next())
@@ -319,6 +319,15 @@ fn verify_finds_nothing_lost(container: &mut Container) {
     let after = container.status();
     assert_eq!(after.requests.lost, 0, "{after:#?}");
     assert!(after.pid != before.pid && after.requests.total > before.requests.total);
+}
+
+/// The README asks for another path, and the longest stall was in another phase.
+fn as_in_the_readme(told: &str, path: &str) -> String {
+    let told = told.replace(path, "/");
+    let phases = ["quiet", "reload", "upgrade", "restart", "kill"];
+    phases.iter().fold(told, |told, phase| {
+        told.replace(&format!(" ms ({phase})"), " ms (kill)")
+    })
 }
 
 /// Point 5, restarts.
@@ -519,14 +528,12 @@ fn it_answers_again_after_a_reboot_without_a_hand(container: &mut Container) {
     let before = container.status();
     container.reboot();
     assert_eq!(the_version(container), "v1");
-    let after = container.status();
+    // A front tells of a request when its answer is out.
+    let after = eventually("the counters go on", SOON, || {
+        let after = container.status();
+        (after.requests.total > before.requests.total).then_some(after)
+    });
     assert!(after.healthy);
-    assert!(
-        after.requests.total > before.requests.total,
-        "counters go on: {:?} after {:?}",
-        after.requests,
-        before.requests
-    );
     let newest = |status: &Status| status.generations.last().map(|it| it.id);
     assert!(newest(&after) > newest(&before), "numbers go on: {after:?}");
     assert_eq!(container.get_from("8889", "/readyz"), "ok\n");
@@ -597,6 +604,28 @@ fn releases_survive_a_reboot(container: &mut Container) {
             .sh("gapless releases")
             .contains("d3       current   healthy")
     );
+    assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
+    killed_deploys_survive_a_reboot(container);
+}
+
+/// Where one ended, and what the machine begins with then; every step is in `tests/deploy_steps.rs`.
+fn killed_deploys_survive_a_reboot(container: &mut Container) {
+    container.sh("mkdir /root/steps");
+    for (step, version, expected) in [
+        ("store.manifest.placed", "k1", "d3"),
+        ("store.swap.heard", "k2", "d3"),
+        ("store.current.moved", "k3", "k3"),
+    ] {
+        write_app(container, version);
+        let deploy = format!("gapless deploy /root/{version} --release {version}");
+        container.sh(&format!("touch /root/steps/{step}"));
+        let killed = container.try_sh(&format!("GAPLESS_STEPS=/root/steps {deploy}"));
+        assert_eq!(killed.code(), 137, "{killed}");
+        container.reboot();
+        assert_eq!(the_version(container), expected, "{step}");
+    }
+    container.sh("gapless deploy /root/d1 --release last");
+    assert_eq!(the_version(container), "d1");
     assert_eq!(container.sh("ls /srv/gapless/gapless/incoming"), "");
 }
 
@@ -756,25 +785,29 @@ fn an_app_is_added_and_removed_beside_one_that_loses_nothing(container: &mut Con
     let said = container.sh("gapless add blog --listen 8081");
     let next = "Next: sudo gapless --app blog deploy ./myapp\n";
     assert!(said.ends_with(next), "{said}");
-    eprint!("{said}");
+    in_readme("sudo gapless add blog").expect(&said);
     let added = footprints(container);
     let page = container.get_from("8081", "/");
     assert!(
         page.contains("sudo gapless --app blog deploy ./myapp"),
         "{page}"
     );
-    container.sh("gapless --app blog deploy /root/d1 --release d1");
+    let said = container.sh("gapless --app blog deploy /root/d1 --release d1");
+    let as_dated = |said: &str| said.replace("probe", "d1").replace("d1", "20261121-1");
+    in_readme("sudo gapless --app blog deploy").expect(&as_dated(&said));
     assert!(container.get_from("8081", "/echo").starts_with("d1 "));
     assert_eq!(the_version(container), "v1");
     let user = container.sh("stat -c %U:%G /var/lib/gapless@blog");
     assert_eq!(user, "gapless-blog:gapless-blog\n");
     let listed = container.sh("gapless list");
-    eprint!("{listed}");
+    in_readme("gapless list").expect(&as_dated(&listed));
     for app in ["\n● gapless  healthy  probe ", "\n● blog     healthy  d1 "] {
         assert!(listed.contains(app), "{listed}");
     }
-    container
-        .sh("gapless --app blog hold && gapless --app blog status && gapless --app blog resume");
+    let held = container.sh("gapless --app blog hold && gapless --app blog status");
+    let ends = held.matches("gapless --app blog resume").count();
+    assert_eq!(ends, 2, "{held}");
+    container.sh("gapless --app blog resume");
     let logs = container.sh("gapless --app blog logs -n all");
     assert!(logs.contains("release d1"), "{logs}");
     what_cannot_be_added_leaves_nothing(container);
@@ -814,7 +847,7 @@ fn what_cannot_be_added_leaves_nothing(container: &Container) {
 fn it_is_removed_and_comes_back(container: &Container) {
     container.sh("echo mine >/var/lib/gapless@blog/upload");
     let removed = container.sh("gapless remove blog");
-    eprint!("{removed}");
+    in_readme("sudo gapless remove blog").expect(&removed);
     let port = container.sh("ss -Hltn sport = 8081");
     assert_eq!(port, "", "its port is closed");
     assert!(!container.processes().values().any(|it| it.contains("blog")));

@@ -239,6 +239,9 @@ pub struct ReloadArgs {
     /// Stop waiting after this time (30s, 5min); the reload goes on, and the exit code is 7
     #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
     pub timeout: Option<Duration>,
+    /// What came of it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless upgrade`
@@ -261,6 +264,9 @@ pub struct UpgradeArgs {
     /// Stop waiting after this time (30s, 5min); the upgrade goes on, and the exit code is 7
     #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
     pub timeout: Option<Duration>,
+    /// What came of it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless adopt-check`
@@ -378,11 +384,15 @@ With --app NAME, the file is /etc/gapless/NAME.toml.
 
 Examples:
   gapless check
-  gapless check ./gapless.toml && sudo gapless reload")]
+  gapless check ./gapless.toml && sudo gapless reload
+  gapless check --json | jq -r .settings.app.drain")]
 pub struct CheckArgs {
     /// Configuration to check
     #[arg(value_name = "FILE", default_value = "/etc/gapless/gapless.toml")]
     pub file: PathBuf,
+    /// What it means, or what is wrong with it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless log-level`
@@ -400,6 +410,9 @@ pub struct LogLevelArgs {
     /// The instance; gapless, or the only one that runs in the foreground
     #[arg(value_name = "NAME")]
     pub name: Option<InstanceName>,
+    /// What came of it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gapless completions`

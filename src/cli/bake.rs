@@ -173,7 +173,8 @@ fn go_back(
             previous: site.previous.clone(),
             why: why.to_owned(),
         }),
-        before: status(&site.instance)?,
+        // What is lost is counted from the beginning of all this.
+        before: site.before.clone(),
         previous: None,
     };
     let exit = progress::bring_live(&back, &good, lock, telling)?;

@@ -1,11 +1,12 @@
 //! `gapless check`: what a configuration means, or everything that is wrong with it.
 
+mod json;
 mod settings;
 
 use super::client::{self, ANSWER_LIMIT};
 use super::deploy::{self, DeployError};
 use super::instance::{self, InstanceName};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CheckArgs, CliError, Exit};
 use crate::api::Status;
 use crate::config::{
@@ -15,14 +16,21 @@ use crate::config::{
 use crate::keeper::limits;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
-use settings::settings;
+use settings::{Setting, settings};
 use std::path::Path;
 
 /// Starts nothing; asks a running keeper, if there are limits, whether its unit lets them be.
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
-    let config = config::load(&source(&args.file)?)?;
-    say(&render(&args.file, &config));
-    if let Some(doubt) = doubt(&args.file, &config.limits) {
+    let loaded = config::load(&source(&args.file)?);
+    let limits = loaded.as_ref().map(|config| &config.limits);
+    let doubt = limits.ok().and_then(|limits| doubt(&args.file, limits));
+    if args.json {
+        say_json(&json::Checked::of(&args.file, &loaded, doubt));
+        loaded?;
+        return Ok(Exit::Done);
+    }
+    say(&render(&args.file, &loaded?));
+    if let Some(doubt) = doubt {
         let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
         say(&format!("{yellow}[limits]{yellow:#} {}", printable(&doubt)));
     }
@@ -79,30 +87,22 @@ fn render(file: &Path, config: &Config) -> String {
     let green = Style::new().fg_color(Some(AnsiColor::Green.into())).bold();
     let app = &config.app;
     let command = if app.command.is_empty() {
-        "none yet; next: sudo gapless deploy ./myapp".to_owned()
+        let name: Option<InstanceName> = file.file_stem().and_then(|it| it.to_str()?.parse().ok());
+        let app = instance::option(name.as_ref());
+        format!("none yet; next: sudo gapless{app} deploy ./myapp")
     } else {
         shown_command(&app.command)
     };
     let mut lines = vec![
         format!("{green}OK{green:#}  {}", file.display()),
         format!("  command    {command}"),
-        format!("  directory  {}", app.directory.display()),
-        format!("  listen     {}", shown_listen(app.listen)),
-        format!("  workers    {}", app.workers),
     ];
-    let default = Config {
-        app: AppConfig::new(Vec::new(), app.directory.clone()),
-        health: HealthConfig::default(),
-        restart: RestartConfig::default(),
-        http: HttpConfig::default(),
-        limits: LimitsConfig::default(),
-        log: LogConfig::default(),
-    };
-    let changed: Vec<_> = settings(config)
-        .into_iter()
-        .zip(settings(&default))
-        .filter(|((_, value), (_, default))| value != default)
-        .collect();
+    // Without a release there is none.
+    let directory = Some(app.directory.display().to_string()).filter(|it| !it.is_empty());
+    lines.extend(directory.map(|directory| format!("  directory  {directory}")));
+    lines.push(format!("  listen     {}", shown_listen(app.listen)));
+    lines.push(format!("  workers    {}", app.workers));
+    let changed = changed(config);
     let width = changed
         .iter()
         .map(|((key, _), _)| key.len())
@@ -115,6 +115,21 @@ fn render(file: &Path, config: &Config) -> String {
         lines.push(format!("    {key:width$}  {value}  (default {default})"));
     }
     lines.join("\n")
+}
+
+/// Settings that are not as by default, each beside the default.
+fn changed(config: &Config) -> Vec<(Setting, Setting)> {
+    let default = Config {
+        app: AppConfig::new(Vec::new(), config.app.directory.clone()),
+        health: HealthConfig::default(),
+        restart: RestartConfig::default(),
+        http: HttpConfig::default(),
+        limits: LimitsConfig::default(),
+        log: LogConfig::default(),
+    };
+    let both = settings(config).into_iter().zip(settings(&default));
+    both.filter(|((_, value), (_, default))| value != default)
+        .collect()
 }
 
 /// As a shell would need it, so that it can be tried by hand.
@@ -173,6 +188,20 @@ mod tests {
   listen     auto: $PORT, LISTEN_FDS or $GAPLESS_SOCKET, as the app likes
   workers    1";
         assert_eq!(plain(&config()), expected);
+    }
+
+    #[test]
+    fn without_a_release_the_next_command_is_shown_and_no_directory() {
+        let mut config = config();
+        config.app = AppConfig::new(Vec::new(), "".into());
+        let rendered = render(Path::new("/etc/gapless/blog.toml"), &config);
+        let rendered = anstream::adapter::strip_str(&rendered).to_string();
+        let lines: Vec<_> = rendered.lines().take(3).collect();
+        assert_eq!(
+            lines[1],
+            "  command    none yet; next: sudo gapless --app blog deploy ./myapp"
+        );
+        assert!(lines[2].starts_with("  listen     auto"), "{rendered}");
     }
 
     #[test]

@@ -80,8 +80,11 @@ pub enum DeployError {
         said: String,
     },
     /// There is none before.
-    #[error("there is no release to go back to; gapless releases shows what is there")]
-    NothingBefore,
+    #[error("there is no release to go back to; gapless{app} releases shows what is there")]
+    NothingBefore {
+        /// ` --app NAME`
+        app: String,
+    },
     /// Something newer came between.
     #[error(
         "it was superseded before it was live, by a reload or restart{}; deploy again",
@@ -91,11 +94,13 @@ pub enum DeployError {
     /// It is live, and the store could not be told.
     #[error(
         "{id} serves, but the next start would begin with another release; once that is solved: \
-         sudo gapless rollback {id}"
+         sudo gapless{app} rollback {id}"
     )]
     Unmoved {
         /// What serves.
         id: ReleaseId,
+        /// ` --app NAME`
+        app: String,
         /// Why not.
         #[source]
         source: StoreError,
@@ -106,14 +111,17 @@ pub enum DeployError {
 }
 
 impl DeployError {
-    /// What is wrong, by its name. That of a configuration says it all already.
+    /// What is wrong, by its name.
     pub(super) fn code(&self) -> Option<&'static str> {
         let diagnosis = match self {
             Self::Store(StoreError::Lock(LockError::Held { .. })) => {
                 return Some(Exit::Locked.name());
             }
             Self::NotAllowed(_) => return Some(Exit::NotAllowed.name()),
-            Self::Config(_) => return None,
+            // They say it all already.
+            Self::Config(_) | Self::Store(StoreError::Exists(_) | StoreError::Missing(_)) => {
+                return None;
+            }
             Self::Store(_) | Self::Unmoved { .. } => Diagnosis::StoreUnusable,
             Self::Staging(_) => Diagnosis::NotStaged,
             Self::Detection(_) => Diagnosis::NotDetected,
@@ -121,7 +129,7 @@ impl DeployError {
             Self::Commanded { .. } => Diagnosis::CommandConfigured,
             Self::Shared { .. } => Diagnosis::SharedNotEmpty,
             Self::Start { .. } => Diagnosis::ServiceNotStarted,
-            Self::NothingBefore => Diagnosis::NothingBefore,
+            Self::NothingBefore { .. } => Diagnosis::NothingBefore,
             Self::Superseded(_) => Diagnosis::Superseded,
             Self::Undecided => Diagnosis::Undecided,
         };
@@ -143,7 +151,7 @@ impl DeployError {
             | Self::Superseded(_)
             | Self::Unmoved { .. }
             | Self::Undecided
-            | Self::NothingBefore => Exit::Failed,
+            | Self::NothingBefore { .. } => Exit::Failed,
             Self::Start { .. } => Exit::NotRunning,
         }
     }
@@ -280,6 +288,7 @@ impl Arrival<'_> {
                 may_be_bare,
                 ..ConfigSource::default()
             })
+            .map_err(|error| self.as_given(error))
         };
         let (mut command, mut detected) = (given, None);
         let mut config = load(command.clone(), true)?;
@@ -305,6 +314,17 @@ impl Arrival<'_> {
             taken_back: None,
         };
         Ok((manifest, config))
+    }
+
+    /// Problems are where the file of the release came from, not in our staging.
+    fn as_given(&self, mut error: ConfigError) -> ConfigError {
+        if let Some((file, _)) = &mut error.beside {
+            *file = match self.args.path.as_path() {
+                stream if stream == Path::new("-") => PathBuf::from("gapless.toml"),
+                path => path.join("gapless.toml"),
+            };
+        }
+        error
     }
 
     fn copy(&self, staging: &Path) -> Result<Staged, DeployError> {
@@ -399,9 +419,8 @@ fn start(unit: &str, telling: &Telling) -> Result<(), DeployError> {
         .output()
         .map_err(|error| failed(error.to_string()))?;
     if !done.status.success() {
-        return Err(failed(
-            String::from_utf8_lossy(&done.stderr).trim().to_owned(),
-        ));
+        let said = String::from_utf8_lossy(&done.stderr);
+        return Err(failed(printable(&said.trim().replace('\n', " "))));
     }
     let text = format!("{unit}, by systemctl start");
     telling.step("began", &text, began.elapsed());

@@ -25,12 +25,13 @@ fn ask(args: &RunningArgs, path: &str) -> Result<Exit, CliError> {
     if args.json {
         say_json(&rotation);
     } else {
-        say(&render(&rotation));
+        say(&render(&rotation, &instance::option(args.name.as_ref())));
     }
     Ok(Exit::Done)
 }
 
-fn render(rotation: &Rotation) -> String {
+/// `app` names it in the next command, where it was named in this one.
+fn render(rotation: &Rotation, app: &str) -> String {
     let asked_at: Vec<_> = rotation
         .asked_at
         .iter()
@@ -41,12 +42,12 @@ fn render(rotation: &Rotation) -> String {
             FileDescriptorName=admin, as gapless-admin.socket and run --admin have"
             .to_owned(),
         (Some(_), true) => format!(
-            "drained: {} answers 503, requests are served as before; the end: gapless undrain",
+            "drained: {} answers 503, requests are served as before; the end: gapless{app} undrain",
             asked_at.join(", ")
         ),
         (Some(since), false) => {
             format!(
-                "drained already, since {}; the end: gapless undrain",
+                "drained already, since {}; the end: gapless{app} undrain",
                 minute(since)
             )
         }
@@ -62,11 +63,12 @@ mod tests {
     #[test]
     fn the_answer_says_who_is_told_what_and_how_it_ends() {
         let rotation = |since, has_changed, asked_at: &[&str]| {
-            render(&Rotation {
+            let rotation = Rotation {
                 drained_since_unix_seconds: since,
                 has_changed,
                 asked_at: asked_at.iter().map(ToString::to_string).collect(),
-            })
+            };
+            render(&rotation, "")
         };
         assert_eq!(
             rotation(Some(1_786_000_000), true, &["127.0.0.1:8889"]),

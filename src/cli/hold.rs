@@ -34,7 +34,7 @@ pub(super) fn run(
     if as_json {
         say_json(&outcome);
     } else {
-        say(&render(&outcome, time));
+        say(&render(&outcome, time, &instance::option(name)));
     }
     Ok(exit(outcome.verdict))
 }
@@ -71,16 +71,17 @@ fn exit(verdict: HoldVerdict) -> Exit {
     }
 }
 
-fn render(outcome: &HoldOutcome, time: Duration) -> String {
+/// `app` names it in the next command, where it was named in this one.
+fn render(outcome: &HoldOutcome, time: Duration, app: &str) -> String {
     let in_flight = match outcome.in_flight {
         1 => "1 request was".to_owned(),
         many => format!("{} requests were", grouped(many)),
     };
     match outcome.verdict {
-        HoldVerdict::Quiet => held(outcome, time),
+        HoldVerdict::Quiet => held(outcome, time, app),
         HoldVerdict::TimedOut => format!(
             "not held: {in_flight} still in flight after {:.1} s; requests go on. \
-             With more time: gapless hold --for TIME",
+             With more time: gapless{app} hold --for TIME",
             seconds(outcome)
         ),
         HoldVerdict::Resumed | HoldVerdict::NotHeld => format!(
@@ -91,13 +92,13 @@ fn render(outcome: &HoldOutcome, time: Duration) -> String {
     }
 }
 
-fn held(outcome: &HoldOutcome, time: Duration) -> String {
+fn held(outcome: &HoldOutcome, time: Duration, app: &str) -> String {
     let until = outcome.hold.map_or_else(String::new, |hold| {
         format!(" ({})", clock(hold.until_unix_seconds))
     });
     let mut lines = vec![format!(
-        "held: nothing is in flight after {:.1} s; new requests wait until gapless resume, at most \
-         {}{until}",
+        "held: nothing is in flight after {:.1} s; new requests wait until gapless{app} resume, \
+         at most {}{until}",
         seconds(outcome),
         AsDuration(time)
     )];
@@ -158,12 +159,17 @@ mod tests {
         let quiet = outcome(HoldVerdict::Quiet);
         let expected = "held: nothing is in flight after 0.3 s; new requests wait until gapless \
                         resume, at most 10s (07:06:50 UTC)";
-        assert_eq!(render(&quiet, Duration::from_secs(10)), expected);
+        assert_eq!(render(&quiet, Duration::from_secs(10), ""), expected);
+        let of_shop = render(&quiet, Duration::from_secs(10), " --app shop");
+        assert!(
+            of_shop.contains("until gapless --app shop resume, at most"),
+            "{of_shop}"
+        );
         let with_tunnels = HoldOutcome {
             tunnels: 2,
             ..quiet
         };
-        let long = render(&with_tunnels, Duration::from_mins(1));
+        let long = render(&with_tunnels, Duration::from_mins(1), "");
         assert!(long.contains("at most 1min"), "{long}");
         assert!(long.contains("\n  2 tunnels (WebSockets"), "{long}");
         assert!(
@@ -175,10 +181,10 @@ mod tests {
     #[test]
     fn what_is_not_held_says_why_and_exits_with_it() {
         let late = outcome(HoldVerdict::TimedOut);
-        let said = render(&late, Duration::from_secs(1));
+        let said = render(&late, Duration::from_secs(1), "");
         assert!(said.starts_with("not held: 3 requests were still in flight after 0.3 s; "));
         assert_eq!(exit(HoldVerdict::TimedOut).code(), 7);
-        let resumed = render(&outcome(HoldVerdict::Resumed), Duration::from_secs(1));
+        let resumed = render(&outcome(HoldVerdict::Resumed), Duration::from_secs(1), "");
         assert!(resumed.contains("somebody resumed"), "{resumed}");
         assert_eq!(exit(HoldVerdict::Resumed).code(), 1);
         assert_eq!(exit(HoldVerdict::Quiet).code(), 0);

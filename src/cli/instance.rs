@@ -228,6 +228,28 @@ pub(super) struct Instance {
     pub socket: PathBuf,
 }
 
+impl Instance {
+    /// Of `gapless run`: it has no unit, no entries in the journal, and no file below `/etc`.
+    pub fn is_in_foreground(&self) -> bool {
+        let places = Places::of_this_process();
+        !self.socket.starts_with(places.service(&self.name))
+    }
+
+    /// Where all that it wrote is.
+    pub fn log(&self) -> String {
+        if self.is_in_foreground() {
+            "in its terminal".to_owned()
+        } else {
+            format!("journalctl -u {}", self.name.unit())
+        }
+    }
+}
+
+/// What the next command says, too, where this one named its app.
+pub(super) fn option(name: Option<&InstanceName>) -> String {
+    name.map(InstanceName::option).unwrap_or_default()
+}
+
 /// No instance to talk to, or too many.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FindError {

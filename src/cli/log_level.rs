@@ -1,7 +1,7 @@
 //! `gapless log-level`: changes the level of keeper and fronts while they run.
 
 use super::client::{self, ANSWER_LIMIT};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CliError, Exit, LogLevelArgs, instance};
 use crate::api::LevelInUse;
 use hyper::Method;
@@ -10,8 +10,12 @@ pub(super) fn run(args: &LogLevelArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
     let path = format!("/log-level/{}", as_segment(&args.level));
     let answer = client::ask(&instance, Method::POST, &path, Some(ANSWER_LIMIT))?;
-    let LevelInUse { level } = answer.read()?;
-    let level = printable(&level);
+    let in_use: LevelInUse = answer.read()?;
+    if args.json {
+        say_json(&in_use);
+        return Ok(Exit::Done);
+    }
+    let level = printable(&in_use.level);
     say(&format!("log level is {level} until the next reload"));
     Ok(Exit::Done)
 }

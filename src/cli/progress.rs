@@ -4,6 +4,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::deploy::DeployError;
 use super::instance::Instance;
+use super::reload::Asked;
 use super::status::{grouped, memory};
 use super::telling::{Outcome, Telling};
 use super::{CliError, ClientError, Exit, bake, reload};
@@ -203,8 +204,16 @@ impl Story<'_> {
             let state = State::Failed(outcome.cause.clone());
             self.tolerate(store.mark(self.id, state));
         }
-        let unit = self.site.instance.name.unit();
-        let text = reload::render_failed(outcome, &unit, self.site.verb);
+        self.tolerate(store.sweep());
+        let instance = &self.site.instance;
+        let asked = Asked {
+            instance,
+            app: &instance.name.option(),
+            verb: self.site.verb,
+            // What cannot be read is told elsewhere.
+            is_bare: matches!(store.current(), Ok(None)),
+        };
+        let text = reload::render_failed(outcome, &asked);
         self.telling.line(text.trim_end());
         make_room(self.site, self.id, self.telling);
         self.lock = None;
@@ -216,12 +225,14 @@ impl Story<'_> {
         let store = &self.site.store;
         let unmoved = |source| DeployError::Unmoved {
             id: self.id.clone(),
+            app: self.site.instance.name.option(),
             source,
         };
         if let Some(back) = &self.site.back {
             let before = back.previous.as_ref();
             store.go_back(self.id, before).map_err(unmoved)?;
             self.tolerate(store.mark_taken_back(&back.from, &back.why));
+            self.tolerate(store.sweep());
         } else {
             store.make_current(self.id).map_err(unmoved)?;
         }

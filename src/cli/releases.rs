@@ -44,7 +44,10 @@ pub(super) fn run(args: &ReleasesArgs) -> Result<Exit, CliError> {
         })?;
         say(&text);
     } else if found.releases.is_empty() {
-        say("no releases yet; next: sudo gapless deploy ./myapp");
+        let app = args.name.option();
+        say(&format!(
+            "no releases yet; next: sudo gapless{app} deploy ./myapp"
+        ));
     } else {
         say(&render(&found));
     }

@@ -2,13 +2,30 @@
 
 use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, Instance};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CliError, Exit, ReloadArgs, explain};
 use crate::api::{GenerationStatus, ReloadOutcome, Status, Verdict};
 use crate::id::GenerationId;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
 use std::time::Duration;
+
+/// What is wrong where there is nothing to run yet.
+const NOTHING_DEPLOYED: &str = "nothing_deployed";
+
+const NOW_BARE: &str = "  now:  requests are answered with what to do next";
+
+/// Of whom something was asked that failed, for what to do next.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub instance: &'a Instance,
+    /// ` --app NAME`, where it was named.
+    pub app: &'a str,
+    /// `deploy`, `rollback`, `reload`
+    pub verb: &'a str,
+    /// Nothing was ever live.
+    pub is_bare: bool,
+}
 
 /// Blocks until the keeper has decided, or `--timeout` is over.
 pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
@@ -21,7 +38,17 @@ pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
             Vec::new()
         }
     };
-    say(render(&outcome, &superseded, &instance.name.unit()).trim_end());
+    if args.json {
+        say_json(&outcome);
+    } else {
+        let asked = Asked {
+            instance: &instance,
+            app: &instance::option(args.name.as_ref()),
+            verb: "reload",
+            is_bare: false,
+        };
+        say(render(&outcome, &superseded, &asked).trim_end());
+    }
     Ok(exit(outcome.verdict))
 }
 
@@ -52,11 +79,11 @@ fn superseded(instance: &Instance, outcome: &ReloadOutcome) -> Vec<GenerationId>
         .unwrap_or_default()
 }
 
-fn render(outcome: &ReloadOutcome, superseded: &[GenerationId], unit: &str) -> String {
+fn render(outcome: &ReloadOutcome, superseded: &[GenerationId], asked: &Asked<'_>) -> String {
     match outcome.verdict {
         Verdict::Live => render_live(outcome, superseded),
         Verdict::Unhealthy | Verdict::TimedOut | Verdict::ConfigInvalid | Verdict::Stopping => {
-            render_failed(outcome, unit, "reload")
+            render_failed(outcome, asked)
         }
     }
 }
@@ -74,26 +101,37 @@ fn render_live(outcome: &ReloadOutcome, superseded: &[GenerationId]) -> String {
     format!("{green}{generation} is live{green:#} after {after:.2} s{finishing}")
 }
 
-pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> String {
+pub(super) fn render_failed(outcome: &ReloadOutcome, asked: &Asked<'_>) -> String {
+    let Asked {
+        instance,
+        app,
+        verb,
+        is_bare,
+    } = *asked;
+    if outcome.code.as_deref() == Some(NOTHING_DEPLOYED) {
+        return render_bare(outcome);
+    }
     let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
     let generation = named(outcome.generation);
     let cure = outcome.cure.as_deref();
+    let again = format!("then gapless{app} {verb}");
+    let log_advice = |first: &str| format!("{first}, {again}; all it wrote: {}", instance.log());
     let (what, advice) = match outcome.verdict {
         Verdict::Live | Verdict::Unhealthy => (
             format!("{generation} did not become live"),
-            log_advice(unit, cure.unwrap_or("correct the app"), verb),
+            log_advice(cure.unwrap_or("correct the app")),
         ),
         Verdict::TimedOut => (
             format!("{generation} did not become live"),
-            log_advice(
-                unit,
-                cure.unwrap_or("see why it is slow, or raise boot in [app]"),
-                verb,
-            ),
+            log_advice(cure.unwrap_or("see why it is slow, or raise boot in [app]")),
+        ),
+        Verdict::ConfigInvalid if instance.is_in_foreground() => (
+            "the configuration is invalid, nothing was started".to_owned(),
+            format!("correct it, {again}"),
         ),
         Verdict::ConfigInvalid => (
             "the configuration is invalid, nothing was started".to_owned(),
-            format!("correct the file, ask gapless check, then gapless {verb}"),
+            format!("correct it, ask gapless{app} check, {again}"),
         ),
         Verdict::Stopping => (
             "gapless is stopping, nothing was started".to_owned(),
@@ -111,6 +149,7 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> 
     lines.extend(last_lines.map(|line| line.trim_end().to_owned()));
     lines.push(match outcome.live {
         Some(live) => format!("  now:  {live} serves on, as before"),
+        None if is_bare => NOW_BARE.to_owned(),
         None => "  now:  nothing is live: requests wait for a generation, at most [http] hold"
             .to_owned(),
     });
@@ -119,8 +158,14 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, unit: &str, verb: &str) -> 
     lines.join("\n")
 }
 
-fn log_advice(unit: &str, first: &str, verb: &str) -> String {
-    format!("{first}, then gapless {verb}; all it wrote: journalctl -u {unit}")
+/// Nothing is wrong with anything: the cause says what comes next.
+fn render_bare(outcome: &ReloadOutcome) -> String {
+    let cause = printable(&outcome.cause);
+    let (what, next) = cause.split_once("; next: ").unwrap_or((&cause, ""));
+    let mut lines = vec![format!("nothing was started: {what}"), NOW_BARE.to_owned()];
+    lines.extend((!next.is_empty()).then(|| format!("  next: {next}")));
+    lines.extend(explain::more(outcome.code.as_deref()).map(|more| format!("  {more}")));
+    lines.join("\n")
 }
 
 fn named(generation: Option<GenerationId>) -> String {
@@ -148,8 +193,25 @@ mod tests {
         }
     }
 
+    fn instance(name: &str, socket: &str) -> Instance {
+        Instance {
+            name: name.parse().unwrap(),
+            socket: socket.into(),
+        }
+    }
+
+    fn asked<'a>(instance: &'a Instance, app: &'a str) -> Asked<'a> {
+        Asked {
+            instance,
+            app,
+            verb: "reload",
+            is_bare: false,
+        }
+    }
+
     fn plain(outcome: &ReloadOutcome, superseded: &[GenerationId]) -> String {
-        let rendered = render(outcome, superseded, "gapless.service");
+        let instance = instance("gapless", "/run/gapless/control.sock");
+        let rendered = render(outcome, superseded, &asked(&instance, ""));
         anstream::adapter::strip_str(&rendered).to_string()
     }
 
@@ -208,9 +270,72 @@ g8 did not become live: worker w0 exited with status 1 after 0.3 s
 the configuration is invalid, nothing was started: /etc/gapless/gapless.toml:7: unknown key \
 \"workres\" in [app]
   now:  nothing is live: requests wait for a generation, at most [http] hold
-  next: correct the file, ask gapless check, then gapless reload
+  next: correct it, ask gapless check, then gapless reload
   more: gapless explain config-invalid";
         assert_eq!(plain(&invalid, &[]), expected);
+    }
+
+    #[test]
+    fn what_is_next_names_the_app_that_was_named_and_where_its_log_is() {
+        let told = |verdict, instance: &Instance, app: &str| {
+            let told = render(&outcome(verdict), &[], &asked(instance, app));
+            let next = told.lines().find_map(|line| line.strip_prefix("  next: "));
+            next.unwrap().to_owned()
+        };
+        let shop = instance("shop", "/run/gapless@shop/control.sock");
+        assert_eq!(
+            told(Verdict::Unhealthy, &shop, " --app shop"),
+            "correct the app, then gapless --app shop reload; all it wrote: journalctl -u \
+             gapless@shop.service"
+        );
+        assert_eq!(
+            told(Verdict::ConfigInvalid, &shop, " --app shop"),
+            "correct it, ask gapless --app shop check, then gapless --app shop reload"
+        );
+        let foreground = instance("run", "/run/user/1000/gapless@run/control.sock");
+        assert_eq!(
+            told(Verdict::Unhealthy, &foreground, ""),
+            "correct the app, then gapless reload; all it wrote: in its terminal"
+        );
+        assert_eq!(
+            told(Verdict::ConfigInvalid, &foreground, ""),
+            "correct it, then gapless reload"
+        );
+    }
+
+    #[test]
+    fn a_first_deploy_that_fails_leaves_the_greeting() {
+        let failed = ReloadOutcome {
+            live: None,
+            ..outcome(Verdict::Unhealthy)
+        };
+        let gapless = instance("gapless", "/run/gapless/control.sock");
+        let first = Asked {
+            verb: "deploy",
+            is_bare: true,
+            ..asked(&gapless, "")
+        };
+        let told = render_failed(&failed, &first);
+        assert!(told.contains(&format!("\n{NOW_BARE}\n")), "{told}");
+        assert!(told.contains("then gapless deploy; "), "{told}");
+    }
+
+    #[test]
+    fn where_nothing_is_deployed_there_is_nothing_to_correct() {
+        let bare = ReloadOutcome {
+            generation: None,
+            cause: "nothing is deployed yet; next: sudo gapless deploy ./myapp".to_owned(),
+            code: Some(NOTHING_DEPLOYED.to_owned()),
+            last_lines: Vec::new(),
+            live: None,
+            ..outcome(Verdict::ConfigInvalid)
+        };
+        let expected = "\
+nothing was started: nothing is deployed yet
+  now:  requests are answered with what to do next
+  next: sudo gapless deploy ./myapp
+  more: gapless explain nothing_deployed";
+        assert_eq!(plain(&bare, &[]), expected);
     }
 
     #[test]

@@ -17,7 +17,9 @@ fn go_back(args: &RollbackArgs, telling: &Telling) -> Result<Exit, CliError> {
     let (store, lock) = deploy::open(&args.name, "gapless rollback")?;
     let id = match &args.release {
         Some(id) => id.clone(),
-        None => before(&store)?,
+        None => before(&store)?.ok_or_else(|| DeployError::NothingBefore {
+            app: args.name.option(),
+        })?,
     };
     telling.note(|report| report.release = Some(id.clone()));
     // That it is there is asked first: what is not needs no service.
@@ -40,7 +42,7 @@ fn go_back(args: &RollbackArgs, telling: &Telling) -> Result<Exit, CliError> {
 
 /// What ran before the current one; if that is not known, the newest other that was live once. Not
 /// what was taken back: who wants that says its name.
-fn before(store: &Store) -> Result<ReleaseId, DeployError> {
+fn before(store: &Store) -> Result<Option<ReleaseId>, DeployError> {
     let current = store.current()?;
     let all = store.list()?;
     let is_good = |id: &ReleaseId| {
@@ -49,11 +51,10 @@ fn before(store: &Store) -> Result<ReleaseId, DeployError> {
         Some(id) != current.as_ref() && manifest.is_none_or(|it| it.taken_back.is_none())
     };
     if let Some(previous) = store.previous().unwrap_or(None).filter(is_good) {
-        return Ok(previous);
+        return Ok(Some(previous));
     }
     let good = all
         .iter()
         .find(|(id, manifest)| is_good(id) && manifest.as_ref().is_some_and(Manifest::is_good));
-    good.map(|(id, _)| id.clone())
-        .ok_or(DeployError::NothingBefore)
+    Ok(good.map(|(id, _)| id.clone()))
 }

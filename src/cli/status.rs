@@ -3,6 +3,7 @@
 use super::client::{self, ANSWER_LIMIT};
 use super::hold::clock;
 use super::output::{printable, say};
+use super::progress::plural;
 use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
     FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
@@ -17,7 +18,8 @@ use jiff::Timestamp;
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
     if args.watch {
-        return watch::run(&instance, args.json);
+        let app = instance::option(args.name.as_ref());
+        return watch::run(&instance, &app, args.json);
     }
     let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT))?;
     let status: Status = answer.read()?;
@@ -25,7 +27,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
         // As it came: a newer keeper may say more than we know.
         say(String::from_utf8_lossy(&answer.body).trim_end());
     } else {
-        say(&render(&status));
+        say(&render(&status, &instance::option(args.name.as_ref())));
     }
     Ok(exit(&status))
 }
@@ -38,7 +40,8 @@ pub(super) fn exit(status: &Status) -> Exit {
     }
 }
 
-pub(super) fn render(status: &Status) -> String {
+/// `app` names it in the next commands, where it was named in this one.
+pub(super) fn render(status: &Status, app: &str) -> String {
     let mut lines = vec![headline(status)];
     if !status.healthy && !status.summary.is_empty() {
         lines.push(field("because", &printable(&status.summary)));
@@ -50,13 +53,15 @@ pub(super) fn render(status: &Status) -> String {
         ));
     }
     if let Some(hold) = &status.hold {
-        lines.push(field("on hold", &on_hold(hold)));
+        lines.push(field("on hold", &on_hold(hold, app)));
     }
     if let Some(since) = status.drained_since_unix_seconds {
         let since = minute(since);
         lines.push(field(
             "drained",
-            &format!("since {since}: /readyz says 503, serving goes on; the end: gapless undrain"),
+            &format!(
+                "since {since}: /readyz says 503, serving goes on; the end: gapless{app} undrain"
+            ),
         ));
     }
     if !status.listeners.is_empty() {
@@ -122,7 +127,7 @@ fn field(name: &str, value: &str) -> String {
     format!("  {name:<9}  {value}")
 }
 
-pub(super) fn on_hold(hold: &HoldStatus) -> String {
+pub(super) fn on_hold(hold: &HoldStatus, app: &str) -> String {
     let (since, until) = (
         clock(hold.since_unix_seconds),
         clock(hold.until_unix_seconds),
@@ -133,7 +138,8 @@ pub(super) fn on_hold(hold: &HoldStatus) -> String {
         "some are still in flight"
     };
     format!(
-        "new requests wait since {since}, until {until} at most; {quiet}; the end: gapless resume"
+        "new requests wait since {since}, until {until} at most; {quiet}; the end: \
+         gapless{app} resume"
     )
 }
 
@@ -165,12 +171,12 @@ fn front(front: &FrontStatus) -> String {
         format!("; CPU {cpu:.1} s, memory {}", memory(usage.memory_bytes))
     });
     format!(
-        "{}, pid {}, {}: {} connections, {} tunnels, {} in flight, {} held{usage}",
+        "{}, pid {}, {}: {}, {}, {} in flight, {} held{usage}",
         front.id,
         front.pid,
         printable(&front.state),
-        grouped(front.connections),
-        grouped(front.tunnels),
+        plural(front.connections, "connection"),
+        plural(front.tunnels, "tunnel"),
         grouped(front.in_flight),
         grouped(front.held),
     )
@@ -412,7 +418,8 @@ mod tests {
     }
 
     fn plain(status: &Status) -> String {
-        anstream::adapter::strip_str(&render(status)).to_string()
+        let name = status.name.parse::<instance::InstanceName>().unwrap();
+        anstream::adapter::strip_str(&render(status, &name.option())).to_string()
     }
 
     #[test]
@@ -462,8 +469,8 @@ mod tests {
 ● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
   limits     not in force: no group
-  on hold    new requests wait since 07:06:40 UTC, until 07:06:50 UTC at most; nothing is in flight; the end: gapless resume
-  drained    since 2026-08-06 07:06 UTC: /readyz says 503, serving goes on; the end: gapless undrain
+  on hold    new requests wait since 07:06:40 UTC, until 07:06:50 UTC at most; nothing is in flight; the end: gapless --app shop resume
+  drained    since 2026-08-06 07:06 UTC: /readyz says 503, serving goes on; the end: gapless --app shop undrain
   listening  [::]:80 (http)
   keeper     pid 4242, gapless 0.1.0, up 3 d 4 h
   front      f3, pid 4300, serving: 1,200 connections, 3 tunnels, 6 in flight, 0 held; CPU 3.2 s, memory 21 MiB

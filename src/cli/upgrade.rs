@@ -3,7 +3,7 @@
 
 use super::client::{self, ANSWER_LIMIT, ClientError};
 use super::instance::{self, Instance};
-use super::output::{printable, say};
+use super::output::{printable, say, say_json};
 use super::{CliError, Exit, UpgradeArgs};
 use crate::api::{Status, UpgradeOutcome, UpgradeVerdict};
 use crate::causes::chain;
@@ -24,7 +24,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 pub(super) fn run(args: &UpgradeArgs) -> Result<Exit, CliError> {
     let instance = instance::find(args.name.as_ref())?;
     let outcome = client::runtime()?.block_on(ask(&instance, args))?;
-    say(&render(&outcome, &instance.name.unit()));
+    if args.json {
+        say_json(&outcome);
+    } else {
+        say(&render(&outcome, &instance.log()));
+    }
     Ok(exit(outcome.verdict))
 }
 
@@ -108,7 +112,7 @@ fn exit(verdict: UpgradeVerdict) -> Exit {
     }
 }
 
-fn render(outcome: &UpgradeOutcome, unit: &str) -> String {
+fn render(outcome: &UpgradeOutcome, log: &str) -> String {
     let color = |color: AnsiColor| Style::new().fg_color(Some(color.into())).bold();
     let (green, red) = (color(AnsiColor::Green), color(AnsiColor::Red));
     let from = printable(&outcome.from);
@@ -125,7 +129,7 @@ fn render(outcome: &UpgradeOutcome, unit: &str) -> String {
         }
         UpgradeVerdict::Refused => format!(
             "{red}gapless {from} serves on{red:#}: {program} cannot take over, {cause}\n\
-             Install another gapless and ask again; more: journalctl -u {unit}, gapless explain {}",
+             Install another gapless and ask again; more: {log}, gapless explain {}",
             Diagnosis::UpgradeRefused.code()
         ),
         UpgradeVerdict::NotNow | UpgradeVerdict::UnderWay => {
@@ -164,7 +168,8 @@ mod tests {
     #[test]
     fn a_refused_binary_exits_with_6_and_the_reason_is_said() {
         let refused = outcome(UpgradeVerdict::Refused);
-        let text = anstream::adapter::strip_str(&render(&refused, "gapless.service")).to_string();
+        let text = anstream::adapter::strip_str(&render(&refused, "journalctl -u gapless.service"))
+            .to_string();
         assert!(text.contains("0.1.0 serves on"), "{text}");
         assert!(text.contains("it exited with status 1"), "{text}");
         assert_eq!(exit(refused.verdict), Exit::Unhealthy);

@@ -21,16 +21,17 @@ const EVERY: Duration = Duration::from_secs(1);
 type Facts = BTreeMap<String, String>;
 
 /// Until Ctrl-C, or until nobody reads any more.
-pub(super) fn run(instance: &Instance, as_json: bool) -> Result<Exit, CliError> {
-    client::runtime()?.block_on(watch(instance, as_json))
+pub(super) fn run(instance: &Instance, app: &str, as_json: bool) -> Result<Exit, CliError> {
+    client::runtime()?.block_on(watch(instance, app, as_json))
 }
 
-async fn watch(instance: &Instance, as_json: bool) -> Result<Exit, CliError> {
+async fn watch(instance: &Instance, app: &str, as_json: bool) -> Result<Exit, CliError> {
     let internal = |source| CliError::Internal {
         what: "wait for Ctrl-C",
         source,
     };
     let mut watcher = Watcher {
+        app: app.to_owned(),
         as_json,
         is_screen: !as_json && is_screen(),
         facts: None,
@@ -63,6 +64,8 @@ async fn watch(instance: &Instance, as_json: bool) -> Result<Exit, CliError> {
 }
 
 struct Watcher {
+    /// For the next commands.
+    app: String,
     as_json: bool,
     is_screen: bool,
     /// As last told; none before the first look.
@@ -91,16 +94,16 @@ impl Watcher {
     }
 
     fn show(&mut self, status: &Status, json: &str) -> io::Result<()> {
-        let facts = facts(status);
+        let facts = facts(status, &self.app);
         let before = self.facts.replace(facts.clone());
         if self.as_json {
             return try_say(json);
         }
         if self.is_screen {
-            return redraw(&format!("{}\n\n{}", render(status), footer()));
+            return redraw(&format!("{}\n\n{}", render(status, &self.app), footer()));
         }
         match before {
-            None => try_say(&render(status)),
+            None => try_say(&render(status, &self.app)),
             Some(before) => tell(&changes(&before, &facts)),
         }
     }
@@ -135,7 +138,7 @@ fn tell(lines: &[String]) -> io::Result<()> {
         .try_for_each(|line| try_say(&format!("{now}  {line}")))
 }
 
-fn facts(status: &Status) -> Facts {
+fn facts(status: &Status, app: &str) -> Facts {
     let mut facts = Facts::new();
     let mut add = |about: String, what: String| drop(facts.insert(about, what));
     let health = if status.healthy {
@@ -152,7 +155,7 @@ fn facts(status: &Status) -> Facts {
         format!("pid {}, gapless {version}", status.pid),
     );
     if let Some(hold) = &status.hold {
-        add("on hold".to_owned(), on_hold(hold));
+        add("on hold".to_owned(), on_hold(hold, app));
     }
     if status.drained_since_unix_seconds.is_some() {
         add("drained".to_owned(), "/readyz says 503".to_owned());

@@ -96,6 +96,12 @@ impl ConfigError {
         }
     }
 
+    /// In which file a problem is, and where there.
+    pub fn place_of(&self, problem: &Problem) -> (Option<&Path>, Option<Place>) {
+        let (file, _, place) = self.locate(problem);
+        (file, place)
+    }
+
     /// In which file a problem is, what that says, and where there.
     fn locate(&self, problem: &Problem) -> (Option<&Path>, &str, Option<Place>) {
         let (first, beside) = match &self.beside {

@@ -37,6 +37,20 @@ pub enum LifetimeError {
     },
 }
 
+/// Whether something that goes on failing is said: once, until it has worked again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaidOnce {
+    is_failing: bool,
+}
+
+impl SaidOnce {
+    /// What came of it this time; true if it is to be said.
+    pub fn is_news(&mut self, has_failed: bool) -> bool {
+        let was_failing = std::mem::replace(&mut self.is_failing, has_failed);
+        has_failed && !was_failing
+    }
+}
+
 /// The file `counters.json` in the state directory of an app.
 #[derive(Clone, Debug)]
 pub struct Lifetime {
@@ -93,6 +107,14 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_said_once() {
+        let mut said = SaidOnce::default();
+        let failed = [true, true, false, false, true, true];
+        let news = failed.map(|has_failed| said.is_news(has_failed));
+        assert_eq!(news, [true, false, false, false, true, false]);
+    }
 
     #[test]
     fn what_was_written_is_read_and_what_was_torn_names_its_file() {

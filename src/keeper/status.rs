@@ -90,7 +90,8 @@ impl Keeper {
             .is_drained()
             .then(|| "; drained, /readyz says 503".to_owned());
         let held = self.standing.pause.map(|_| {
-            "; new requests wait until gapless resume, or until its time is over".to_owned()
+            let app = self.app_option();
+            format!("; new requests wait until gapless{app} resume, or until its time is over")
         });
         let unlimited = self.unlimited.as_ref();
         let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));

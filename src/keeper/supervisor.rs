@@ -28,7 +28,7 @@ use super::counter::GenerationCounter;
 use super::crew::Crew;
 use super::fronts::Fronts;
 use super::happening::Happening;
-use super::lifetime::Lifetime;
+use super::lifetime::{Lifetime, SaidOnce};
 use super::listeners::{ListenError, Listener};
 use super::output::OutputError;
 use super::plan::{Event, Moment, Plan};
@@ -181,8 +181,10 @@ pub(super) struct Keeper {
     untold: VecDeque<Untold>,
     pub(super) last_outcome: Option<ReloadOutcome>,
     counter: Option<GenerationCounter>,
+    counter_said: SaidOnce,
     /// And when it was last written.
     lifetime: Option<(Lifetime, Moment)>,
+    lifetime_said: SaidOnce,
     state: Option<StateFile>,
     events: VecDeque<Event>,
     /// Fronts that died young in a row.
@@ -458,9 +460,14 @@ impl Keeper {
 
     /// What a person types to change that.
     pub(super) fn deploy_command(&self) -> String {
+        format!("sudo gapless{} deploy ./myapp", self.app_option())
+    }
+
+    /// What comes behind `gapless` in the commands that we name, where it is needed.
+    pub(super) fn app_option(&self) -> String {
         match self.name() {
-            "gapless" => "sudo gapless deploy ./myapp".into(),
-            name => format!("sudo gapless --app {name} deploy ./myapp"),
+            "gapless" | "run" => String::new(),
+            name => format!(" --app {name}"),
         }
     }
 

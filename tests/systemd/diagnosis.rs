@@ -3,6 +3,7 @@
 
 use crate::world::container::Container;
 use crate::world::repository;
+use crate::world::samples::in_readme;
 use crate::{SOON, eventually, the_version, wait_settled, write_app};
 
 /// A release that does not become live.
@@ -318,12 +319,9 @@ pub fn bad_apps_are_named_and_nobody_notices(container: &mut Container) {
         assert_eq!(the_version(container), "good", "{}", bad.name);
     }
     a_directory_that_cannot_be_entered_is_named(container);
-    container.sh("gapless deploy /root/better --release better");
-    assert_eq!(the_version(container), "better");
-    container.sh("gapless rollback");
-    assert_eq!(the_version(container), "good");
-    container.sh("gapless hold --for 30s");
-    container.sh("gapless resume");
+    what_is_refused_at_once_changes_nothing(container);
+    the_way_there_and_back_is_told(container);
+    a_hold_is_told_until_it_is_resumed(container);
     load.finish().expect_nothing_lost().expect_nothing_closed();
     assert_eq!(container.main_pid(), main);
     wait_settled(container);
@@ -336,6 +334,86 @@ pub fn bad_apps_are_named_and_nobody_notices(container: &mut Container) {
     let line = told.lines().find(|line| line.contains("0.0.0.0:3000"));
     let whole = line.is_some_and(|line| line.contains("; next: let it use $PORT, or set listen"));
     assert!(whole, "{line:?}");
+}
+
+/// What `current` and `previous` name.
+fn stored(container: &Container) -> (String, String) {
+    let named = |link: &str| {
+        let target = container.sh(&format!("readlink /srv/gapless/gapless/{link}"));
+        target.trim().trim_start_matches("releases/").to_owned()
+    };
+    (named("current"), named("previous"))
+}
+
+fn what_is_refused_at_once_changes_nothing(container: &Container) {
+    let releases = container.sh("gapless releases");
+    for (line, code, said) in [
+        ("gapless deploy /nonexistent", 5, "cannot read /nonexistent"),
+        ("gapless rollback nosuch", 1, "there is no release nosuch"),
+        ("gapless deploy /root/good --release good", 1, "good"),
+        ("gapless deploi", 2, "deploy"),
+        ("gapless --app shop status", 3, "shop is not running"),
+        (
+            "runuser -u nobody -- gapless rollback",
+            4,
+            "run this with sudo",
+        ),
+    ] {
+        let refused = container.try_sh(line);
+        assert_eq!(refused.code(), code, "{line}: {refused}");
+        assert!(refused.stderr.contains(said), "{line}: {refused}");
+        assert_eq!(container.sh("gapless releases"), releases, "{line}");
+    }
+    assert_eq!(the_version(container), "good");
+}
+
+fn the_way_there_and_back_is_told(container: &Container) {
+    let said = container.sh("gapless deploy /root/better --release better");
+    let mut lines = said.lines();
+    // One of those that failed made room.
+    for step in [
+        "staged", "started", "healthy", "swapped", "removed", "drained",
+    ] {
+        let line = lines.next().unwrap_or_default();
+        assert!(line.starts_with(&format!("  {step} ")), "{step}: {said}");
+    }
+    let last = lines.next().unwrap_or_default();
+    assert!(last.starts_with("better is live after "), "{said}");
+    assert!(last.contains(" s: 0 of "), "{said}");
+    assert!(
+        last.ends_with(" lost.  Back: sudo gapless rollback"),
+        "{said}"
+    );
+    assert_eq!(the_version(container), "better");
+    assert_eq!(stored(container), ("better".into(), "good".into()));
+    let said = container.sh("gapless rollback");
+    in_readme("sudo gapless rollback").expect(&said.replace("good", "20261121-1"));
+    assert_eq!(the_version(container), "good");
+    assert_eq!(stored(container), ("good".into(), "better".into()));
+}
+
+fn a_hold_is_told_until_it_is_resumed(container: &Container) {
+    let held = container.sh("gapless hold --for 1min");
+    assert!(
+        held.starts_with("held: nothing is in flight after "),
+        "{held}"
+    );
+    assert!(
+        held.contains("wait until gapless resume, at most 1min ("),
+        "{held}"
+    );
+    let status = container.sh("gapless status");
+    assert!(
+        status.contains("\n  on hold    new requests wait since "),
+        "{status}"
+    );
+    let resumed = container.sh("gapless resume");
+    assert!(
+        resumed.starts_with("resumed: requests go on after "),
+        "{resumed}"
+    );
+    let again = container.sh("gapless resume");
+    assert_eq!(again, "nothing was held; requests go on as before\n");
 }
 
 /// In /etc, where no staging makes it readable.

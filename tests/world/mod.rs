@@ -29,6 +29,7 @@ pub mod load;
 pub mod long;
 pub mod metrics;
 pub mod process;
+pub mod samples;
 pub mod service;
 pub mod site;
 pub mod vm;

@@ -4,6 +4,21 @@
 //! What it does not play: jobs, ExecStop= and ExecStopPost=, start limits, the sandbox.
 //! Those are ring 3's. It never restarts anything by itself: a test says `start`.
 
+mod ear;
+mod reply;
+
+use ear::Ear;
+use reply::{ask, try_ask};
+
+#[allow(
+    unused_imports,
+    reason = "every test crate uses its own part of the world"
+)]
+pub use self::{
+    ear::{Heard, Message},
+    reply::{Reply, get, get_unix},
+};
+
 use super::cgroup::Cgroup;
 use super::journal::Journal;
 use super::load::Load;
@@ -11,29 +26,21 @@ use super::process::{self, Finished, Seen};
 use super::{Behaviour, Scratch, eventually, gapless, tool, unique, write_whole};
 use command_fds::{CommandFdExt, FdMapping};
 use gapless::api::Status;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType, bind, listen,
-    recvmsg, socket, sockopt,
-};
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// FileDescriptorStoreMax= of the units.
-const STORE_MAX: usize = 512;
 /// What a test waits for at most, where the configuration gives no other limit.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -52,213 +59,6 @@ pub struct Service {
     watchdog: Option<Duration>,
     /// Program and arguments: `gapless serve NAME`.
     main_command: Vec<OsString>,
-}
-
-/// A notification.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub at: Instant,
-    pub pid: u32,
-    pub text: String,
-    pub fds: usize,
-}
-
-impl Message {
-    /// The value of `KEY=` in it.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.text
-            .lines()
-            .find_map(|line| line.split_once('=').filter(|(k, _)| *k == key))
-            .map(|(_, v)| v)
-    }
-}
-
-/// One fd of the store.
-#[derive(Clone, Debug)]
-struct Stored {
-    name: String,
-    fd: Arc<OwnedFd>,
-    /// Removed when its other end hangs up (not with FDPOLL=0).
-    is_polled: bool,
-}
-
-/// What was heard from the service so far.
-#[derive(Debug, Default)]
-pub struct Heard {
-    pub messages: Vec<Message>,
-    /// From processes other than the main one: NotifyAccess=main ignores them.
-    pub ignored: Vec<Message>,
-    store: Vec<Stored>,
-    main: u32,
-    /// The main process is killed at this message of its own.
-    ends_at: Option<usize>,
-}
-
-impl Heard {
-    /// Names in the store, oldest first.
-    pub fn stored(&self) -> Vec<String> {
-        self.store
-            .iter()
-            .map(|stored| stored.name.clone())
-            .collect()
-    }
-
-    fn hear(&mut self, message: Message, mut fds: Vec<OwnedFd>) {
-        if message.pid != self.main {
-            // Its fds are closed here, as systemd closes them; a barrier ends with that, too.
-            self.ignored.push(message);
-            return;
-        }
-        let name = message.get("FDNAME").unwrap_or("stored").to_owned();
-        if message.get("FDSTORE") == Some("1") {
-            let is_polled = message.get("FDPOLL") != Some("0");
-            for fd in fds.drain(..) {
-                self.keep(Stored {
-                    name: name.clone(),
-                    fd: Arc::new(fd),
-                    is_polled,
-                });
-            }
-        } else if message.get("FDSTOREREMOVE") == Some("1") {
-            self.store.retain(|stored| stored.name != name);
-        }
-        self.messages.push(message);
-        let own = self.messages.iter().filter(|it| it.pid == self.main);
-        if self.ends_at == Some(own.count()) {
-            self.ends_at = None;
-            process::signal(self.main, Signal::KILL);
-        }
-    }
-
-    fn keep(&mut self, new: Stored) {
-        let is_known = self
-            .store
-            .iter()
-            .any(|stored| is_same_file(&stored.fd, &new.fd));
-        if !is_known && self.store.len() < STORE_MAX {
-            self.store.push(new);
-        }
-    }
-}
-
-/// Only for files that have an inode of their own; two fds of the anonymous one are never the same.
-fn is_same_file(one: &OwnedFd, other: &OwnedFd) -> bool {
-    let identity = |fd: &OwnedFd| {
-        let stat = rustix::fs::fstat(fd).unwrap();
-        (stat.st_dev, stat.st_ino, stat.st_mode)
-    };
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(one));
-    let target = std::fs::read_link(path).unwrap_or_default();
-    !target.starts_with("anon_inode:") && identity(one) == identity(other)
-}
-
-/// Listens at the NOTIFY_SOCKET in a thread of its own.
-struct Ear {
-    heard: Arc<(Mutex<Heard>, Condvar)>,
-    path: PathBuf,
-    /// Closed to end the thread; written to when the store has changed otherwise.
-    wake: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ear {
-    fn new(path: PathBuf) -> Self {
-        let socket = UnixDatagram::bind(&path).unwrap();
-        sockopt::set_socket_passcred(&socket, true).unwrap();
-        let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
-        let (wake, woken) = UnixStream::pair().unwrap();
-        let shared = Arc::clone(&heard);
-        let thread = std::thread::spawn(move || hear_all(&socket, &woken, &shared));
-        Self {
-            heard,
-            path,
-            wake: Some(wake),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Ear {
-    fn drop(&mut self) {
-        drop(self.wake.take());
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
-
-fn hear_all(socket: &UnixDatagram, woken: &UnixStream, heard: &(Mutex<Heard>, Condvar)) {
-    loop {
-        let polled: Vec<_> = heard
-            .0
-            .lock()
-            .unwrap()
-            .store
-            .iter()
-            .filter(|stored| stored.is_polled)
-            .cloned()
-            .collect();
-        let mut ends = vec![
-            PollFd::new(socket, PollFlags::IN),
-            PollFd::new(woken, PollFlags::IN),
-        ];
-        // No event asked for: hang-up and error are always told.
-        ends.extend(
-            polled
-                .iter()
-                .map(|stored| PollFd::new(&*stored.fd, PollFlags::empty())),
-        );
-        poll(&mut ends, None).unwrap();
-        let told: Vec<_> = ends.iter().map(PollFd::revents).collect();
-        if told[1].contains(PollFlags::HUP) {
-            return;
-        }
-        for (stored, told) in polled.iter().zip(&told[2..]) {
-            if told.intersects(PollFlags::HUP | PollFlags::ERR) {
-                let store = &mut heard.0.lock().unwrap().store;
-                store.retain(|other| !Arc::ptr_eq(&other.fd, &stored.fd));
-            }
-        }
-        if told[0].contains(PollFlags::IN) {
-            let (message, fds) = receive(socket);
-            heard.0.lock().unwrap().hear(message, fds);
-        }
-        heard.1.notify_all();
-    }
-}
-
-fn receive(socket: &UnixDatagram) -> (Message, Vec<OwnedFd>) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253), ScmCredentials(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = vec![0; 65_536];
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut ancillary,
-        flags,
-    )
-    .unwrap();
-    let (mut fds, mut pid) = (Vec::new(), 0);
-    for part in ancillary.drain() {
-        match part {
-            RecvAncillaryMessage::ScmRights(all) => fds.extend(all),
-            RecvAncillaryMessage::ScmCredentials(sender) => {
-                pid = u32::try_from(sender.pid.as_raw_nonzero().get()).unwrap();
-            }
-            _ => panic!("an ancillary message that nobody asked for"),
-        }
-    }
-    let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
-    (
-        Message {
-            at: Instant::now(),
-            pid,
-            text,
-            fds: fds.len(),
-        },
-        fds,
-    )
 }
 
 impl Service {
@@ -807,102 +607,6 @@ impl Service {
 
 fn runtime_directory(scratch: &Scratch, name: &str) -> PathBuf {
     scratch.0.join("run").join(format!("gapless@{name}"))
-}
-
-/// What came back, as far as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// 0 when not even a head came.
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-    /// Up to the length or the last chunk that the head promised.
-    pub is_whole: bool,
-}
-
-impl Reply {
-    /// The body of a whole 200.
-    #[track_caller]
-    pub fn expect_ok(self) -> String {
-        assert!(self.status == 200 && self.is_whole, "{self:?}");
-        self.body
-    }
-
-    /// The value of a header, its name in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
-        headers
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-    }
-}
-
-/// GET, on a connection of its own.
-#[track_caller]
-pub fn get(address: &str, path: &str) -> Reply {
-    let stream = std::net::TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .unwrap();
-    ask(stream, "GET", path)
-}
-
-/// The same over a unix socket.
-#[track_caller]
-pub fn get_unix(socket: &Path, path: &str) -> Reply {
-    ask(UnixStream::connect(socket).unwrap(), "GET", path)
-}
-
-#[track_caller]
-fn ask(stream: impl Read + Write, method: &str, path: &str) -> Reply {
-    try_ask(stream, method, path).expect("who listens takes a request")
-}
-
-/// None when the other end is gone.
-fn try_ask(mut stream: impl Read + Write, method: &str, path: &str) -> Option<Reply> {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut bytes = Vec::new();
-    // A reset says as much as an end: what came so far is judged by its length.
-    drop(stream.read_to_end(&mut bytes));
-    let text = String::from_utf8_lossy(&bytes);
-    let (head, rest) = text.split_once("\r\n\r\n").unwrap_or(("", ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0);
-    let mut reply = Reply {
-        status,
-        head: head.into(),
-        body: rest.into(),
-        is_whole: false,
-    };
-    if reply.header("transfer-encoding") == Some("chunked") {
-        (reply.body, reply.is_whole) = unchunk(rest);
-    } else {
-        let length = reply
-            .header("content-length")
-            .and_then(|length| length.parse().ok());
-        reply.is_whole = length == Some(rest.len());
-    }
-    Some(reply)
-}
-
-/// The body so far, and whether the last chunk came.
-fn unchunk(mut rest: &str) -> (String, bool) {
-    let mut body = String::new();
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return (body, true);
-        }
-        body.push_str(after.get(..size).unwrap_or(after));
-        rest = after.get(size + 2..).unwrap_or("");
-    }
-    (body, false)
 }
 
 impl Drop for Service {

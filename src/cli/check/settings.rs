@@ -7,7 +7,10 @@ use crate::config::{
 };
 use std::time::Duration;
 
-type Settings = Vec<(&'static str, String)>;
+/// `[app] boot`, and its value.
+pub(super) type Setting = (&'static str, String);
+
+type Settings = Vec<Setting>;
 
 /// But for what the head of the answer says of the app.
 pub(super) fn settings(config: &Config) -> Settings {

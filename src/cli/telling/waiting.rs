@@ -48,14 +48,17 @@ impl Drop for Waiting {
     }
 }
 
-/// Never as wide as the screen: a line that wraps cannot be written over.
+/// Never as wide as the screen: a line that wraps cannot be written over. On a narrow one the text
+/// makes way for the time.
 fn line(what: &str, elapsed: Duration, width: usize) -> String {
-    let columns = width
+    let room = width.saturating_sub(1);
+    let columns = room
         .saturating_sub(super::OTHER_COLUMNS)
         .min(super::TEXT_COLUMNS);
     let (what, columns) = (format!("{what} ..."), columns + super::STEP_COLUMNS + 1);
-    let line = format!("  {what:<columns$} {:>6.1} s", elapsed.as_secs_f64());
-    line.chars().take(width.saturating_sub(1)).collect()
+    let seconds = elapsed.as_secs_f64();
+    let line = format!("  {what:<columns$.columns$} {seconds:>6.1} s");
+    line.chars().take(room).collect()
 }
 
 #[cfg(test)]
@@ -70,6 +73,10 @@ mod tests {
         for width in [0, 1, 10, 30, 79, 80, 300] {
             let line = line("waiting until it is healthy", Duration::from_secs(9), width);
             assert!(line.chars().count() < width.max(1), "{width}: {line}");
+        }
+        for width in 22..120 {
+            let line = line("waiting until it is healthy", Duration::from_secs(9), width);
+            assert!(line.ends_with("   9.0 s"), "{width}: {line}");
         }
     }
 }

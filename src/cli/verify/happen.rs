@@ -4,7 +4,7 @@ use crate::api::{ReloadOutcome, Status, UpgradeVerdict, Verdict};
 use crate::causes::chain;
 use crate::cli::arguments::{Happening, UpgradeArgs};
 use crate::cli::client::{self, ANSWER_LIMIT};
-use crate::cli::instance::{self, Instance};
+use crate::cli::instance::Instance;
 use crate::cli::{CliError, ClientError, UnitsError, units, upgrade};
 use crate::id::{GenerationId, Slot};
 use hyper::Method;
@@ -37,8 +37,9 @@ pub(super) enum Outcome {
 pub(super) fn obstacle(happening: Happening, instance: &Instance) -> Option<String> {
     match happening {
         Happening::Restart => {
-            let foreground = instance::service(Some(&instance.name)).err()?;
-            Some(format!("only services are restarted; {foreground}"))
+            let name = &instance.name;
+            let why = format!("only services are restarted, and {name} is in the foreground");
+            instance.is_in_foreground().then_some(why)
         }
         Happening::Quiet | Happening::Reload | Happening::Upgrade | Happening::Kill => None,
     }
@@ -106,6 +107,7 @@ async fn upgrade(instance: &Instance) -> Result<Outcome, CliError> {
         name: None,
         check: false,
         timeout: None,
+        json: false,
     };
     let outcome = upgrade::ask(instance, &args).await?;
     Ok(match outcome.verdict {

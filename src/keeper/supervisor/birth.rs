@@ -13,7 +13,7 @@ use crate::keeper::control;
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
-use crate::keeper::lifetime::Lifetime;
+use crate::keeper::lifetime::{Lifetime, SaidOnce};
 use crate::keeper::listeners::{self, ListenError, Listener};
 use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::Plan;
@@ -169,6 +169,8 @@ impl Keeper {
             quieting: Vec::new(),
             unlimited: None,
             dropped_told: (0, None),
+            counter_said: SaidOnce::default(),
+            lifetime_said: SaidOnce::default(),
             began: now,
             began_unix_seconds: totals::unix_seconds(),
             probing: JoinSet::new(),
@@ -182,10 +184,15 @@ impl Keeper {
             options,
         };
         keeper.listen(control, outbox)?;
+        let places: Vec<_> = keeper
+            .listeners
+            .iter()
+            .map(|it| it.address.as_str())
+            .collect();
         tracing::info!(
             name: message_id::STARTED.name,
             pid = std::process::id(),
-            "gapless {} starts", env!("CARGO_PKG_VERSION")
+            "gapless {} starts, on {}", env!("CARGO_PKG_VERSION"), places.join(", ")
         );
         let remembered = keeper.open_state(&mut kept);
         let was_released = keeper.adopt(remembered, kept);

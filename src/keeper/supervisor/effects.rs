@@ -123,9 +123,9 @@ impl Keeper {
         let mut crew = Crew::new(id, release, cgroup, &self.yard);
         crew.is_repeating = is_repeating;
         self.crews.insert(id, crew);
-        if let Some(counter) = &self.counter
-            && let Err(error) = counter.write(id)
-        {
+        let written = self.counter.as_ref().map_or(Ok(()), |it| it.write(id));
+        let is_news = self.counter_said.is_news(written.is_err());
+        if let Some(error) = written.err().filter(|_| is_news) {
             tracing::warn!(error = %chain(&error), "generation number not written, it may be used again after a reboot: {}", chain(&error));
         }
     }

@@ -37,7 +37,8 @@ impl Keeper {
             is_told: before.is_some_and(|pause| pause.is_told),
         });
         let limit_s = limit.as_secs_f64();
-        tracing::info!(name: message_id::HELD.name, limit_s, "new requests wait, for {limit_s} s at most, until gapless resume");
+        let app = self.app_option();
+        tracing::info!(name: message_id::HELD.name, limit_s, "new requests wait, for {limit_s} s at most, until gapless{app} resume");
         self.quieting.push(Quieting {
             asked: now,
             next: now,

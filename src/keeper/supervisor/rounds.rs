@@ -66,7 +66,9 @@ impl Keeper {
             return;
         };
         *at = now();
-        if let Err(error) = lifetime.write(&totals) {
+        let written = lifetime.write(&totals);
+        let is_news = self.lifetime_said.is_news(written.is_err());
+        if let Some(error) = written.err().filter(|_| is_news) {
             tracing::warn!(error = %chain(&error), "after a reboot the counters will be older: {}", chain(&error));
         }
     }
