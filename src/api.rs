@@ -120,6 +120,9 @@ pub struct WorkerStatus {
     /// Open fds.
     #[serde(default)]
     pub fds: Option<u64>,
+    /// Names of the fds that it keeps for the one after it.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 /// One front.

@@ -12,6 +12,7 @@ pub mod control;
 pub mod counter;
 pub mod crew;
 pub mod death;
+pub mod deposits;
 pub mod diagnosis;
 pub mod errand;
 pub mod fronts;

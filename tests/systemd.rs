@@ -18,10 +18,13 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "systemd/deposits.rs"]
+mod deposits;
 #[path = "systemd/diagnosis.rs"]
 mod diagnosis;
 mod world;
 
+use deposits::what_it_keeps_outlives_everything_but_a_stop;
 use diagnosis::bad_apps_are_named_and_nobody_notices;
 use gapless::api::{Status, UpgradeVerdict};
 use std::collections::BTreeSet;
@@ -660,6 +663,7 @@ fn apps_not_written_for_gapless_run_unchanged(container: &mut Container) {
         );
         container.systemctl("stop gapless.socket gapless.service");
     }
+    what_it_keeps_outlives_everything_but_a_stop(container);
 }
 
 /// The app cannot touch what is not its own, and its lines are found in the journal.

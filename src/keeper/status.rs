@@ -219,7 +219,7 @@ impl Keeper {
     fn generation_status(&self, generation: &Generation) -> GenerationStatus {
         let crew = self.crews.get(&generation.id);
         let worker = |(slot, state): (Slot, &SlotState)| -> Option<WorkerStatus> {
-            crew.map(|crew| crew.status(slot, slot_word(state), now()))
+            crew.map(|crew| crew.status(slot, slot_word(state), &self.yard, now()))
         };
         let app = crew.map(|crew| &crew.release.app);
         GenerationStatus {

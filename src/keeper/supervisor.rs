@@ -159,7 +159,7 @@ enum End {
 #[expect(clippy::struct_excessive_bools, reason = "each is a claim of its own")]
 pub(super) struct Keeper {
     options: Options,
-    yard: Yard,
+    pub(super) yard: Yard,
     group: Option<OwnGroup>,
     listeners: Vec<Listener>,
     env: BTreeMap<OsString, OsString>,
@@ -315,7 +315,7 @@ impl Keeper {
                         .push_back(Event::WorkerReady(life.generation, life.slot));
                 }
             }
-            Happening::Notices(life, notices) => self.notices(life, notices),
+            Happening::Notices(life, said) => self.notices(life, said),
             Happening::WorkerFelt(life, felt) => self.felt(life, &felt),
             Happening::FrontSaid(id, message) => self.fronts.said(id, message, now()),
             Happening::FrontExited(id, ending) => self.front_exited(id, ending),
@@ -428,6 +428,7 @@ impl Keeper {
         }
         self.write_lifetime();
         adoption::forget(&self.fronts, self.crews.values());
+        self.yard.deposits.forget();
         tracing::info!(name: message_id::STOPPED.name, "stopped");
     }
 

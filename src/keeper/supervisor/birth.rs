@@ -30,6 +30,7 @@ use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::net::UnixListener;
@@ -118,10 +119,12 @@ impl Keeper {
             runtime_directory: options.runtime_directory.clone(),
             env: Rc::new(spawn::app_environment(env.clone())),
             output: Rc::new(output),
+            deposits: Rc::default(),
             oom: Rc::default(),
             outbox: outbox.clone(),
             is_foreground: options.mode != Mode::Systemd,
         };
+        make_app_directory(&yard);
         let (counter, first) = generation_counter(&options);
         let lifetime = options.state_directory.as_deref().map(Lifetime::new);
         let now = now();
@@ -263,6 +266,17 @@ fn listen_for_commands(options: &Options, kept: &mut Kept) -> Result<UnixListene
     let control = control::listen(&options.runtime_directory, present)?;
     stored::copy(stored::CONTROL, &control);
     Ok(control)
+}
+
+/// Without it the app may still do well: many need none.
+fn make_app_directory(yard: &Yard) {
+    let path = yard.app_directory();
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+    if let Err(error) = made
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        tracing::warn!(path = %path.display(), %error, "the app has no RUNTIME_DIRECTORY, {} cannot be made: {error}", path.display());
+    }
 }
 
 fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
