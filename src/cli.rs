@@ -71,7 +71,7 @@ use crate::config::ConfigError;
 use crate::exec::relay;
 use crate::front::FrontError;
 use crate::keeper::KeeperError;
-use crate::keeper::state::StateError;
+use crate::state::StateError;
 use crate::systemd::given::GivenError;
 use crate::systemd::job::JobError;
 use crate::systemd::journal::JournalError;

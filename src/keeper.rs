@@ -34,7 +34,6 @@ pub mod reaper;
 pub mod release;
 pub mod spawn;
 pub mod standing;
-pub mod state;
 pub mod status;
 pub mod stored;
 pub mod supervisor;

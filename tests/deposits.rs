@@ -16,7 +16,7 @@ mod world;
 use rustix::process::Signal;
 use serde::Deserialize;
 use world::service::{SOON, Service};
-use world::{eventually, process, repository};
+use world::{eventually, process, repository, skip};
 
 /// What the app answers; see tests/apps/keeps.py.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -31,12 +31,16 @@ struct Kept {
 type Event = fn(&mut Service, u32);
 
 fn start(workers: u32) -> Service {
-    let app = repository("tests/apps/keeps.py");
+    start_app("python3", "tests/apps/keeps.py", workers)
+}
+
+fn start_app(program: &str, script: &str, workers: u32) -> Service {
+    let script = repository(script);
     let mut service = Service::new("gapless");
     service.listen_tcp("http");
     service.configure(&format!(
-        "[app]\ncommand = [\"python3\", \"{}\"]\nsettle = \"100ms\"\nworkers = {workers}\n",
-        app.display()
+        "[app]\ncommand = [\"{program}\", \"{}\"]\nsettle = \"100ms\"\nworkers = {workers}\n",
+        script.display()
     ));
     service.start();
     service.wait_ready();
@@ -108,7 +112,8 @@ fn memory_a_listening_socket_and_a_directory_outlive_everything_but_a_stop() {
     );
     service.start();
     service.wait_ready();
-    assert_eq!(ask(&service, "/").count, 1);
+    let anew = ask(&service, "/");
+    assert_eq!((anew.count, anew.note), (1, 1));
 }
 
 #[test]
@@ -158,4 +163,37 @@ fn each_worker_gets_its_own() {
     assert_eq!(before.len(), 2);
     service.reload().expect_success();
     assert_eq!(doors(&service), before);
+}
+
+#[test]
+fn the_examples_for_python_and_node_count_on() {
+    for (program, script) in [("python3", "app.py"), ("node", "app.js")] {
+        if std::process::Command::new(program)
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            skip(&format!("{program} is not installed"));
+            continue;
+        }
+        let mut service = start_app(program, &format!("examples/kept/{script}"), 1);
+        let visit = |service: &Service| service.get("/").expect_ok();
+        assert_eq!(visit(&service), "1\n", "{script}");
+        service.reload().expect_success();
+        assert_eq!(visit(&service), "2\n", "{script}");
+        let worker = |service: &Service| service.status().generations[0].workers[0].pid;
+        let killed = eventually("one generation is left", SOON, || {
+            (service.status().generations.len() == 1).then(|| worker(&service))?
+        });
+        assert!(process::end(killed, Signal::KILL));
+        assert_eq!(visit(&service), "3\n", "{script}");
+        restart(&mut service);
+        assert_eq!(visit(&service), "4\n", "{script}");
+        service.kill_keeper();
+        assert_eq!(visit(&service), "5\n", "{script}");
+        assert!(service.stop(SOON).success());
+        service.start();
+        service.wait_ready();
+        assert_eq!(visit(&service), "1\n", "{script}");
+    }
 }

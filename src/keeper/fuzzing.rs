@@ -1,7 +1,7 @@
 //! What the fuzzers of notices and of the kept state call; see tests/fuzz.
 
 use super::notice::{Notice, STATUS_CHARS_MAX, parse};
-use super::state::StateFile;
+use crate::state::StateFile;
 use std::os::fd::OwnedFd;
 
 /// A datagram of an app: whatever it says is bounded and harmless on a terminal.

@@ -35,7 +35,6 @@ use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::standing::Standing;
-use super::state::StateFile;
 use super::stored;
 use super::totals::Milestone;
 use super::upgrade::{IMAGE, Upgrade};
@@ -46,6 +45,7 @@ use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
 use crate::release::Store;
+use crate::state::StateFile;
 use crate::steps::{self, Step};
 use crate::systemd::given::GivenError;
 use crate::systemd::journal::Level;
@@ -429,6 +429,7 @@ impl Keeper {
         self.write_lifetime();
         adoption::forget(&self.fronts, self.crews.values());
         self.yard.deposits.forget();
+        self.yard.remove_app_directory();
         tracing::info!(name: message_id::STOPPED.name, "stopped");
     }
 

@@ -5,6 +5,8 @@ use super::happening::Outbox;
 use super::oom::OomKills;
 use super::output::Output;
 use super::spawn::Environment;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -33,5 +35,26 @@ impl Yard {
     /// RUNTIME_DIRECTORY of the app: its own, beside our sockets, and as lasting.
     pub fn app_directory(&self) -> PathBuf {
         self.runtime_directory.join("app")
+    }
+
+    /// Without it the app may still do well: many need none.
+    pub fn make_app_directory(&self) {
+        let path = self.app_directory();
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        if let Err(error) = made
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            tracing::warn!(path = %path.display(), %error, "the app has no RUNTIME_DIRECTORY, {} cannot be made: {error}", path.display());
+        }
+    }
+
+    /// At a stop. systemd does it, too; in the foreground nobody else does.
+    pub fn remove_app_directory(&self) {
+        let path = self.app_directory();
+        if let Err(error) = std::fs::remove_dir_all(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "what the app kept in {} stays behind: {error}", path.display());
+        }
     }
 }

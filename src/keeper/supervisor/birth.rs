@@ -30,7 +30,6 @@ use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::net::UnixListener;
@@ -124,7 +123,7 @@ impl Keeper {
             outbox: outbox.clone(),
             is_foreground: options.mode != Mode::Systemd,
         };
-        make_app_directory(&yard);
+        yard.make_app_directory();
         let (counter, first) = generation_counter(&options);
         let lifetime = options.state_directory.as_deref().map(Lifetime::new);
         let now = now();
@@ -266,17 +265,6 @@ fn listen_for_commands(options: &Options, kept: &mut Kept) -> Result<UnixListene
     let control = control::listen(&options.runtime_directory, present)?;
     stored::copy(stored::CONTROL, &control);
     Ok(control)
-}
-
-/// Without it the app may still do well: many need none.
-fn make_app_directory(yard: &Yard) {
-    let path = yard.app_directory();
-    let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-    if let Err(error) = made
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
-        tracing::warn!(path = %path.display(), %error, "the app has no RUNTIME_DIRECTORY, {} cannot be made: {error}", path.display());
-    }
 }
 
 fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
