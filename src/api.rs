@@ -90,6 +90,9 @@ pub struct GenerationStatus {
     pub directory: PathBuf,
     /// argv.
     pub command: Vec<String>,
+    /// argv of its console; none: empty.
+    #[serde(default)]
+    pub console: Vec<String>,
     /// By slot.
     pub workers: Vec<WorkerStatus>,
 }

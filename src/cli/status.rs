@@ -362,6 +362,7 @@ mod tests {
             release: "shop-2".to_owned(),
             directory: "/srv/shop".into(),
             command: vec!["bin/server".to_owned()],
+            console: Vec::new(),
             workers,
         }
     }

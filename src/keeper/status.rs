@@ -241,6 +241,7 @@ impl Keeper {
                 .unwrap_or_default(),
             directory: app.map(|app| app.directory.clone()).unwrap_or_default(),
             command: app.map(|app| app.command.clone()).unwrap_or_default(),
+            console: app.and_then(|app| app.console.clone()).unwrap_or_default(),
             workers: generation
                 .slots()
                 .filter(|(slot, _)| !generation.is_spare(*slot))
