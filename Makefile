@@ -43,6 +43,7 @@ check: ## formatting and lints
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) metadata --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features app -- -D warnings
 
 test: ## all tests; as root on Debian or Ubuntu it installs what they need
 	@tests/world/need.sh

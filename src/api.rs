@@ -90,6 +90,9 @@ pub struct GenerationStatus {
     pub directory: PathBuf,
     /// argv.
     pub command: Vec<String>,
+    /// argv of its console; none: empty.
+    #[serde(default)]
+    pub console: Vec<String>,
     /// By slot.
     pub workers: Vec<WorkerStatus>,
 }
@@ -120,6 +123,9 @@ pub struct WorkerStatus {
     /// Open fds.
     #[serde(default)]
     pub fds: Option<u64>,
+    /// Names of the fds that it keeps for the one after it.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 /// One front.

@@ -12,6 +12,7 @@ mod bake;
 mod check;
 mod client;
 mod completions;
+mod console;
 mod deeds;
 mod deploy;
 mod drain;
@@ -47,12 +48,14 @@ mod watch;
 pub use add::AddError;
 pub use address::{Address, AddressError, TakenError};
 pub use arguments::{
-    AddArgs, AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, DeployArgs, DrainArgs,
-    ExplainArgs, HandoverArgs, HoldArgs, InitArgs, ListArgs, LogLevelArgs, LogsArgs, ManualArgs,
-    ReleasesArgs, ReloadArgs, RemoveArgs, RestartArgs, ResumeArgs, RollbackArgs, RunArgs,
-    ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs, VerifyArgs,
+    AddArgs, AdoptCheckArgs, CheckArgs, Cli, Command, CompletionsArgs, ConsoleArgs, DeployArgs,
+    DrainArgs, ExplainArgs, HandoverArgs, HoldArgs, InitArgs, ListArgs, LogLevelArgs, LogsArgs,
+    ManualArgs, ReleasesArgs, ReloadArgs, RemoveArgs, RestartArgs, ResumeArgs, RollbackArgs,
+    RunArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, SweepArgs, UndrainArgs, UpgradeArgs,
+    VerifyArgs,
 };
 pub use client::ClientError;
+pub use console::ConsoleError;
 pub use deploy::DeployError;
 pub use exit::Exit;
 pub use explain::ExplainError;
@@ -71,7 +74,7 @@ use crate::config::ConfigError;
 use crate::exec::relay;
 use crate::front::FrontError;
 use crate::keeper::KeeperError;
-use crate::keeper::state::StateError;
+use crate::state::StateError;
 use crate::systemd::given::GivenError;
 use crate::systemd::job::JobError;
 use crate::systemd::journal::JournalError;
@@ -143,6 +146,9 @@ pub enum CliError {
     /// No configuration was written.
     #[error(transparent)]
     Init(#[from] InitError),
+    /// No console was opened.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
     /// There is nothing to read in the journal.
     #[error(transparent)]
     Logs(#[from] LogsError),
@@ -182,6 +188,7 @@ impl CliError {
             CliError::Client(error) => error.exit(),
             CliError::Deploy(error) => error.exit(),
             CliError::Init(error) => error.exit(),
+            CliError::Console(error) => error.exit(),
             CliError::Logs(error) => error.exit(),
             CliError::Units(error) => error.exit(),
             CliError::Verify(error) => error.exit(),
@@ -250,6 +257,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Undrain(args) => drain::undo(&args.running),
         Command::Hold(args) => hold::run(args.running.name.as_ref(), args.time, args.running.json),
         Command::Resume(args) => hold::resume(&args.running),
+        Command::Console(args) => console::run(args.name.as_ref()),
         Command::Logs(args) => logs::run(&args),
         Command::Add(args) => add::run(&args),
         Command::Remove(args) => remove::run(&args),

@@ -82,6 +82,9 @@ pub struct AppConfig {
     /// Run once in each new release before its first start; none: nothing.
     #[serde(default)]
     pub release_command: Option<Vec<String>>,
+    /// What `gapless console` runs; none: nothing.
+    #[serde(default)]
+    pub console: Option<Vec<String>>,
     /// Releases that stay in the store.
     #[serde(default = "AppConfig::keep_by_default")]
     pub keep: u32,

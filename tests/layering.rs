@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// From the top.
 const ROWS: [&[&str]; 5] = [
     &["cli"],
-    &["keeper", "front", "verify"],
+    &["keeper", "front", "verify", "app"],
     &["link", "api", "release"],
     &["config", "systemd", "exec"],
     &[
@@ -22,6 +22,7 @@ const ROWS: [&[&str]; 5] = [
         "explain",
         "id",
         "poll",
+        "state",
         "steps",
         "usage",
     ],

@@ -321,6 +321,7 @@ fn the_packaged_configuration_shows_the_defaults() {
         "watchdog",
         "shared",
         "release_command",
+        "console",
         "path",
         "lanes",
         "connections_per_address_max",

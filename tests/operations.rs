@@ -399,3 +399,30 @@ fn logs_says_what_is_missing() {
     let wrong = with_program("other", "", &["logs", "-g", "w1"]);
     assert_eq!(wrong.code(), 2, "{wrong}");
 }
+
+#[test]
+fn a_console_runs_in_the_live_release_with_what_its_worker_has() {
+    let console =
+        r#"console = ["sh", "-c", "echo $PWD $GAPLESS_GENERATION ${NOTIFY_SOCKET:-none}; exit 3"]"#;
+    let service = Service::probe(&version("v1"), console, "");
+    let done = service.cli(&["console"]);
+    let directory = service.status().generations[0].directory.clone();
+    let expected = format!("{} 1 none\n", directory.display());
+    assert_eq!((done.code(), done.output()), (3, expected));
+    service.configure_probe("", "");
+    service.reload().expect_success();
+    let none = service.cli(&["console"]);
+    assert_eq!(none.code(), 1, "{none}");
+    assert!(
+        none.output().contains("the running release has no console"),
+        "{none}"
+    );
+    service.configure_probe(r#"console = ["nowhere/repl"]"#, "");
+    service.reload().expect_success();
+    let wrong = service.cli(&["console"]);
+    assert_eq!(wrong.code(), 1, "{wrong}");
+    assert!(
+        wrong.output().contains("cannot run nowhere/repl"),
+        "{wrong}"
+    );
+}

@@ -804,12 +804,11 @@ fn the_app_inherits_nothing_but_what_it_is_given() {
         .filter(|line| line.contains("memfd") || line.contains("pidfd"));
     assert_eq!(foreign.count(), 0, "{fds}");
     let environment = service.get("/env").expect_ok();
-    for ours in [
-        "RUNTIME_DIRECTORY=",
-        "STATE_DIRECTORY=",
-        "INVOCATION_ID=",
-        "WATCHDOG_",
-    ] {
+    // Its own, not that of the service.
+    let directory = service.runtime_directory().join("app");
+    let directory = format!("RUNTIME_DIRECTORY={}\n", directory.display());
+    assert!(environment.contains(&directory), "{environment}");
+    for ours in ["STATE_DIRECTORY=", "INVOCATION_ID=", "WATCHDOG_"] {
         assert!(!environment.contains(ours), "{ours} in {environment}");
     }
     assert!(

@@ -542,7 +542,7 @@ async fn an_app_that_talks_to_systemd_talks_to_us() {
     let (ending, _) = loop {
         tokio::select! {
             ended = &mut talk => break ended,
-            heard = socket.receive() => notices.extend(heard.unwrap()),
+            heard = socket.receive() => notices.extend(heard.unwrap().notices),
         }
     };
     std::fs::remove_file(&path).unwrap();

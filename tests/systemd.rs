@@ -18,10 +18,13 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "systemd/deposits.rs"]
+mod deposits;
 #[path = "systemd/diagnosis.rs"]
 mod diagnosis;
 mod world;
 
+use deposits::what_it_keeps_outlives_everything_but_a_stop;
 use diagnosis::bad_apps_are_named_and_nobody_notices;
 use gapless::api::{Status, UpgradeVerdict};
 use std::collections::BTreeSet;
@@ -689,12 +692,14 @@ fn apps_not_written_for_gapless_run_unchanged(container: &mut Container) {
         );
         container.systemctl("stop gapless.socket gapless.service");
     }
+    what_it_keeps_outlives_everything_but_a_stop(container);
 }
 
 /// The app cannot touch what is not its own, and its lines are found in the journal.
 fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     let behaviour = version("v1").with("SAY", "<4>the app says hello");
-    container.serve_probe(&behaviour, QUICK, "");
+    let console = r#"console = ["sh", "-c", "echo $(id -un) $(id -Gn) $GAPLESS_GENERATION"]"#;
+    container.serve_probe(&behaviour, &format!("{QUICK}\n{console}"), "");
     let fields = "-o json --output-fields=PRIORITY,MESSAGE,GAPLESS_GENERATION,_UID --no-pager";
     let lines = container.sh(&format!(
         "journalctl -u gapless.service {fields} | grep hello"
@@ -704,6 +709,10 @@ fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     assert!(environment.contains("GAPLESS_GENERATION="), "{environment}");
     let user = container.sh(&format!("ps -o user= -p {}", container.worker_pids()[0]));
     assert_eq!(user.trim(), "gapless");
+    assert_eq!(container.sh("gapless console").trim(), "gapless gapless 1");
+    let another =
+        container.try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups gapless console");
+    assert_eq!(another.code(), 4, "{another}");
     let own = container.sh("gapless logs -g 1 -n all");
     assert!(own.contains("the app says hello"), "{own}");
     assert!(own.contains("g1 is live"), "{own}");

@@ -19,7 +19,7 @@ mod world;
 
 use gapless::api::{UpgradeOutcome, UpgradeVerdict};
 use gapless::keeper::adoption::Remembered;
-use gapless::keeper::state::StateFile;
+use gapless::state::StateFile;
 use rustix::process::Signal;
 use std::fs::{File, Permissions};
 use std::io::{BufReader, Read};

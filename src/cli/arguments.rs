@@ -9,8 +9,8 @@ pub(super) use app::parse;
 pub use apps::{AddArgs, ListArgs, RemoveArgs};
 
 pub use operations::{
-    DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs, ServiceArgs,
-    StartArgs, StopArgs, UndrainArgs,
+    ConsoleArgs, DrainArgs, HoldArgs, InitArgs, LogsArgs, RestartArgs, ResumeArgs, RunningArgs,
+    ServiceArgs, StartArgs, StopArgs, UndrainArgs,
 };
 
 pub use proof::{ExplainArgs, Happening, VerifyArgs};
@@ -115,6 +115,8 @@ pub enum Command {
     List(ListArgs),
     /// What gapless and the app say, from the journal
     Logs(LogsArgs),
+    /// A console in the running app, as its configuration says
+    Console(ConsoleArgs),
     /// Write the smallest gapless.toml for the app in a directory
     Init(InitArgs),
     /// Check a configuration before it hurts

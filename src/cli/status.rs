@@ -273,6 +273,10 @@ fn remarks(generations: &[GenerationStatus]) -> Vec<String> {
             remarks.extend(
                 said.map(|said| format!("  {id} {} says: {}", worker.slot, printable(said))),
             );
+            let kept = printable(&worker.kept.join(", "));
+            remarks.extend(
+                (!kept.is_empty()).then(|| format!("  {id} {} keeps: {kept}", worker.slot)),
+            );
         }
     }
     remarks
@@ -350,6 +354,7 @@ mod tests {
             cpu_seconds: pid.map(|_| 12.34),
             threads: Some(4),
             fds: Some(12),
+            kept: Vec::new(),
         }
     }
 
@@ -363,6 +368,7 @@ mod tests {
             release: "shop-2".to_owned(),
             directory: "/srv/shop".into(),
             command: vec!["bin/server".to_owned()],
+            console: Vec::new(),
             workers,
         }
     }
@@ -454,6 +460,7 @@ mod tests {
         status.generations = vec![generation(8, "starting", vec![worker(0, None)])];
         status.generations[0].why = Some("waiting for GET /health".to_owned());
         status.generations[0].workers[0].said = Some("migrating\u{1b}[2J".to_owned());
+        status.generations[0].workers[0].kept = vec!["state".to_owned(), "door".to_owned()];
         status.last_outcome = Some(ReloadOutcome {
             generation: None,
             verdict: Verdict::ConfigInvalid,
@@ -481,7 +488,8 @@ mod tests {
   g8   shop-2   starting          3  w0        -  waiting to respawn  2 h 5 min    -       -         0
 
   g8: waiting for GET /health
-  g8 w0 says: migrating";
+  g8 w0 says: migrating
+  g8 w0 keeps: state, door";
         assert_eq!(plain(&status), expected);
     }
 

@@ -26,6 +26,7 @@ impl AppConfig {
             release: None,
             shared: Vec::new(),
             release_command: None,
+            console: None,
             keep: Self::keep_by_default(),
         }
     }

@@ -72,6 +72,7 @@ pub struct AppWritten {
     pub watchdog: Maybe<Duration>,
     pub shared: Maybe<Vec<String>>,
     pub release_command: Maybe<Vec<String>>,
+    pub console: Maybe<Vec<String>>,
     pub keep: Maybe<i64>,
 }
 
@@ -241,6 +242,7 @@ impl AppWritten {
             shared: section.texts("shared", r#"shared = ["uploads"]"#),
             release_command: section
                 .texts("release_command", r#"release_command = ["bin/migrate"]"#),
+            console: section.texts("console", r#"console = ["bin/app", "remote"]"#),
             keep: section.number("keep", "keep = 5"),
         }
     }

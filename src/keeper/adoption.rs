@@ -1,12 +1,12 @@
 //! What one keeper leaves to the next: fds by name, and the written-down state.
 
 use super::crew::{Crew, RememberedCrew};
+use super::deposits::{self, RememberedDeposits};
 use super::fronts::{Fronts, RememberedFront};
 use super::plan::{Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::standing::Standing;
-use super::state::StateFile;
 use super::stored;
 use super::totals::{Milestone, Totals};
 use super::upgrade::{IMAGE, Upgrade};
@@ -15,6 +15,7 @@ use crate::causes::chain;
 use crate::config::{AccessConfig, HttpConfig};
 use crate::id::FrontId;
 use crate::link::Cell;
+use crate::state::StateFile;
 use crate::systemd::given::{self, Given};
 use crate::systemd::message_id;
 use rustix::process::Signal;
@@ -75,6 +76,9 @@ pub struct Remembered {
     /// The newest upgrade.
     #[serde(default)]
     pub upgrade: Option<Upgrade>,
+    /// What is to be known of the app's kept fds.
+    #[serde(default)]
+    pub deposits: RememberedDeposits,
 }
 
 /// What systemd passed, sorted.
@@ -127,6 +131,12 @@ impl Kept {
         let state = self.things.get(stored::STATE);
         let state = state.and_then(|fd| StateFile::from_fd(fd.try_clone().ok()?).load().ok());
         state.is_some_and(|remembered: Option<Remembered>| remembered.is_some())
+    }
+
+    /// What the app keeps.
+    pub fn deposits(&mut self) -> Vec<(String, OwnedFd)> {
+        let of_app = |name: &String, _: &mut OwnedFd| deposits::is_of_the_app(name);
+        self.things.extract_if(.., of_app).collect()
     }
 
     /// What nobody asked for belongs to nothing that is known: out of the store with it. A process

@@ -409,11 +409,14 @@ impl Crew {
     }
 
     /// The worker in a slot, for the status.
-    pub fn status(&self, slot: Slot, state: &str, now: Moment) -> WorkerStatus {
-        match self.places.get(&slot) {
+    pub fn status(&self, slot: Slot, state: &str, yard: &Yard, now: Moment) -> WorkerStatus {
+        let status = match self.places.get(&slot) {
             Some(place) => place.status(slot, state, now),
             None => Place::default().status(slot, state, now),
-        }
+        };
+        let owner = self.release.owner(self.id, slot);
+        let kept = yard.deposits.names(owner);
+        WorkerStatus { kept, ..status }
     }
 
     /// Where its workers answer.

@@ -1,7 +1,7 @@
 //! What the fuzzers of notices and of the kept state call; see tests/fuzz.
 
 use super::notice::{Notice, STATUS_CHARS_MAX, parse};
-use super::state::StateFile;
+use crate::state::StateFile;
 use std::os::fd::OwnedFd;
 
 /// A datagram of an app: whatever it says is bounded and harmless on a terminal.
@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 /// # Panics
 /// When it is not.
 pub fn notice(datagram: &[u8]) {
-    for notice in parse(datagram) {
+    for notice in parse(datagram, Vec::new()).notices {
         if let Notice::Status(text) = notice {
             assert!(text.chars().count() <= STATUS_CHARS_MAX, "too long");
             assert!(!text.contains(char::is_control), "control character");

@@ -3,7 +3,7 @@
 use super::control::Asked;
 use super::errand::Ended;
 use super::health::Observation;
-use super::notice::Notice;
+use super::notice::Said;
 use super::plan::Pulse;
 use super::reaper::Ending;
 use super::upgrade::Fitness;
@@ -46,7 +46,7 @@ pub enum Happening {
     /// A worker answers here.
     WorkerAnswers(WorkerLife, Endpoint),
     /// A worker said something.
-    Notices(WorkerLife, Vec<Notice>),
+    Notices(WorkerLife, Said),
     /// How well a worker is has changed.
     WorkerFelt(WorkerLife, Felt),
     /// A front said something.

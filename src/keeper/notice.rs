@@ -1,11 +1,12 @@
 //! What an app tells us: the receiving end of its NOTIFY_SOCKET, sd_notify(3).
 //!
 //! One socket per worker, so that the socket says who speaks: the sender's pid may be a child's, or
-//! gone. Nothing that comes is trusted: it is bounded, cleaned, and passed fds are closed at once,
-//! for a barrier of the app waits until nobody holds its pipe.
+//! gone. Nothing that comes is trusted: it is bounded, cleaned, and passed fds are closed as soon as
+//! they are dealt with, for a barrier of the app waits until nobody holds its pipe.
 
+use super::deposits::PER_WORKER_MAX;
 use rustix::cmsg_space;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,9 @@ const PATH_BYTES_MAX: usize = 107;
 /// Most fds in one datagram: SCM_MAX_FD, unix(7).
 const FDS_MAX: usize = 253;
 
+/// Last words that are heard; net.unix.max_dgram_qlen lets far fewer wait.
+const PENDING_MAX: usize = 1024;
+
 /// The app runs as the user of the service, and nobody else has to say anything.
 const MODE: u32 = 0o660;
 
@@ -49,6 +53,37 @@ pub enum Notice {
     WatchdogTrigger,
     /// EXTEND_TIMEOUT_USEC=…: the start or stop under way needs so much more time from now on.
     ExtendTimeout(Duration),
+}
+
+/// What an app wants of the fd store, sd_pid_notify_with_fds(3).
+#[derive(Debug)]
+pub enum Keeping {
+    /// FDSTORE=1, with FDNAME= (`stored` without it).
+    Store {
+        /// As it was said; not yet looked at.
+        name: String,
+        /// Not with FDPOLL=0.
+        is_polled: bool,
+        /// What came along.
+        fds: Vec<OwnedFd>,
+    },
+    /// FDSTOREREMOVE=1 with FDNAME=.
+    Remove {
+        /// Of all that are to go.
+        name: String,
+    },
+}
+
+/// One datagram.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// In its order; perhaps nothing that we know.
+    pub notices: Vec<Notice>,
+    /// What to keep or to forget.
+    pub keeping: Option<Keeping>,
+    /// Came along with BARRIER=1: whoever sent it waits until it is closed, which is when all that
+    /// was said before has been dealt with.
+    pub barrier: Option<OwnedFd>,
 }
 
 /// An app cannot be given a NOTIFY_SOCKET.
@@ -117,15 +152,20 @@ impl NoticeSocket {
         Ok(Self { socket })
     }
 
-    /// What the next datagram says, in its order; perhaps nothing that we know. Cancel-safe.
+    /// What the next datagram says. Cancel-safe.
     ///
     /// # Errors
     /// As recvmsg(2).
-    pub async fn receive(&self) -> io::Result<Vec<Notice>> {
-        let received = self
-            .socket
-            .async_io(Interest::READABLE, |fd| receive_now(fd.as_fd()));
-        Ok(parse(&received.await?))
+    pub async fn receive(&self) -> io::Result<Said> {
+        self.socket
+            .async_io(Interest::READABLE, |fd| receive_now(fd.as_fd()))
+            .await
+    }
+
+    /// What is there already: the last words of a worker that ended.
+    pub fn pending(&self) -> Vec<Said> {
+        let next = || receive_now(self.as_fd()).ok();
+        std::iter::from_fn(next).take(PENDING_MAX).collect()
     }
 }
 
@@ -145,27 +185,54 @@ fn bind(path: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Empty for a datagram that is too long.
-fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+/// Nothing for a datagram that is too long.
+fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Said> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let received = recvmsg(socket, &mut parts, &mut ancillary, flags)?;
-    // Closes every fd that came along, each is an owned one here.
-    ancillary.drain().for_each(drop);
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            fds.extend(passed);
+        }
+    }
     let whole = !received.flags.contains(ReturnFlags::TRUNC);
     bytes.truncate(if whole { received.bytes } else { 0 });
-    Ok(bytes)
+    Ok(parse(&bytes, fds))
 }
 
-pub(super) fn parse(datagram: &[u8]) -> Vec<Notice> {
+pub(super) fn parse(datagram: &[u8], mut fds: Vec<OwnedFd>) -> Said {
     let text = String::from_utf8_lossy(datagram);
-    text.lines().filter_map(parse_line).collect()
+    let notices = text.lines().filter_map(parse_line).collect();
+    let value = |key: &str| {
+        let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+        pairs.find_map(|(name, value)| (name == key).then_some(value))
+    };
+    let name = value("FDNAME").map(str::to_owned);
+    let mut said = Said {
+        notices,
+        ..Said::default()
+    };
+    if value("FDSTORE") == Some("1") {
+        // One more than is kept is enough to be told so.
+        fds.truncate(PER_WORKER_MAX.saturating_add(1));
+        said.keeping = (!fds.is_empty()).then(|| Keeping::Store {
+            name: name.unwrap_or_else(|| "stored".to_owned()),
+            is_polled: value("FDPOLL") != Some("0"),
+            fds,
+        });
+    } else if value("FDSTOREREMOVE") == Some("1") {
+        said.keeping = name.map(|name| Keeping::Remove { name });
+    } else if value("BARRIER") == Some("1") {
+        said.barrier = fds.pop();
+    }
+    said
 }
 
-/// Unknown assignments (FDSTORE, MAINPID, ERRNO, X_…) are no error: an app may say them to systemd.
+/// Unknown assignments (MAINPID, ERRNO, X_…) are no error: an app may say them to systemd.
 fn parse_line(line: &str) -> Option<Notice> {
     match line.split_once('=')? {
         ("READY", "1") => Some(Notice::Ready),
@@ -207,10 +274,26 @@ mod tests {
     }
 
     async fn next(socket: &NoticeSocket) -> Vec<Notice> {
+        hear(socket).await.notices
+    }
+
+    async fn hear(socket: &NoticeSocket) -> Said {
         tokio::time::timeout(LIMIT, socket.receive())
             .await
             .unwrap()
             .unwrap()
+    }
+
+    /// From an app, with an fd.
+    fn send(path: &Path, text: &[u8], fd: impl AsFd) {
+        let app = UnixDatagram::unbound().unwrap();
+        app.connect(path).unwrap();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let text = [io::IoSlice::new(text)];
+        sendmsg(&app, &text, &mut ancillary, SendFlags::empty()).unwrap();
     }
 
     #[test]
@@ -226,7 +309,7 @@ mod tests {
             Notice::Reloading,
             Notice::Stopping,
         ];
-        assert_eq!(parse(said), expected);
+        assert_eq!(parse(said, Vec::new()).notices, expected);
     }
 
     #[tokio::test]
@@ -247,21 +330,68 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_barrier_of_an_app_ends_when_it_is_received() {
+    async fn the_barrier_of_an_app_ends_when_what_it_said_is_dealt_with() {
         let (path, socket) = bound("barrier");
-        let app = UnixDatagram::unbound().unwrap();
-        app.connect(&path).unwrap();
         let (ours, theirs) = rustix::pipe::pipe().unwrap();
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = [theirs.as_fd()];
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
-        let text = [io::IoSlice::new(b"BARRIER=1")];
-        sendmsg(&app, &text, &mut ancillary, SendFlags::empty()).unwrap();
+        send(&path, b"BARRIER=1", &theirs);
         drop(theirs);
-        assert_eq!(next(&socket).await, []);
-        let mut hang_up = [PollFd::new(&ours, PollFlags::IN)];
-        assert_eq!(poll(&mut hang_up, Some(&Timespec::default())).unwrap(), 1);
+        let said = hear(&socket).await;
+        assert_eq!(said.notices, []);
+        let hangs_up = || {
+            let mut fds = [PollFd::new(&ours, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+        };
+        assert!(!hangs_up());
+        drop(said);
+        assert!(hangs_up());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn fds_are_kept_under_the_name_that_was_said_and_only_when_told() {
+        let (path, socket) = bound("keeping");
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for (text, expected) in [
+            ("FDSTORE=1\nFDNAME=state\nREADY=1", Some(("state", true))),
+            ("FDNAME=b\nFDSTORE=1\nFDPOLL=0", Some(("b", false))),
+            ("FDSTORE=1", Some(("stored", true))),
+            ("FDNAME=state", None),
+            ("FDSTORE=0\nFDNAME=state", None),
+        ] {
+            send(&path, text.as_bytes(), &file);
+            let said = hear(&socket).await;
+            match (said.keeping, expected) {
+                (
+                    Some(Keeping::Store {
+                        name,
+                        is_polled,
+                        fds,
+                    }),
+                    Some(expected),
+                ) => {
+                    assert_eq!((name.as_str(), is_polled), expected, "{text}");
+                    assert_eq!(fds.len(), 1, "{text}");
+                }
+                (None, None) => {}
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
+        let removed = parse(b"FDSTOREREMOVE=1\nFDNAME=x", Vec::new()).keeping;
+        assert!(matches!(removed, Some(Keeping::Remove { name }) if name == "x"));
+        let without = parse(b"FDSTOREREMOVE=1\n", Vec::new()).keeping;
+        assert!(without.is_none());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_all_heard() {
+        let (path, socket) = bound("last");
+        let app = UnixDatagram::unbound().unwrap();
+        for _ in 0..3 {
+            app.send_to(b"STOPPING=1", &path).unwrap();
+        }
+        assert_eq!(socket.pending().len(), 3);
+        assert_eq!(socket.pending().len(), 0);
         std::fs::remove_file(path).unwrap();
     }
 
@@ -287,7 +417,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            for notice in parse(&bytes) {
+            for notice in parse(&bytes, Vec::new()).notices {
                 if let Notice::Status(text) = notice {
                     prop_assert!(text.chars().count() <= STATUS_CHARS_MAX);
                     prop_assert!(!text.contains(char::is_control));

@@ -1,7 +1,9 @@
 //! What to run: a release, resolved once and immutable.
 
+use super::deposits::Owner;
 use super::plan::Terms;
 use crate::config::{AppConfig, Config, HealthConfig, LimitsConfig, Listen, RestartConfig};
+use crate::id::{GenerationId, Slot};
 use serde::{Deserialize, Serialize};
 
 /// One release. Written down with the state, so that the next keeper respawns its workers exactly
@@ -36,6 +38,18 @@ impl Release {
             limits: config.limits.clone(),
             lines_per_second_max: config.log.app_lines_per_second_max,
         }
+    }
+
+    /// As GAPLESS_WORKER: a substitute is the same worker, apps divide work by this number.
+    pub fn worker_number(&self, slot: Slot) -> u32 {
+        let number = slot.0.checked_rem(self.app.workers.get());
+        number.unwrap_or_default()
+    }
+
+    /// Whose deposits the worker of a slot gets.
+    pub fn owner(&self, generation: GenerationId, slot: Slot) -> Owner {
+        let worker = self.worker_number(slot);
+        Owner { generation, worker }
     }
 
     /// What the plan has to know of it.

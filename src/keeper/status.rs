@@ -220,7 +220,7 @@ impl Keeper {
     fn generation_status(&self, generation: &Generation) -> GenerationStatus {
         let crew = self.crews.get(&generation.id);
         let worker = |(slot, state): (Slot, &SlotState)| -> Option<WorkerStatus> {
-            crew.map(|crew| crew.status(slot, slot_word(state), now()))
+            crew.map(|crew| crew.status(slot, slot_word(state), &self.yard, now()))
         };
         let app = crew.map(|crew| &crew.release.app);
         GenerationStatus {
@@ -242,6 +242,7 @@ impl Keeper {
                 .unwrap_or_default(),
             directory: app.map(|app| app.directory.clone()).unwrap_or_default(),
             command: app.map(|app| app.command.clone()).unwrap_or_default(),
+            console: app.and_then(|app| app.console.clone()).unwrap_or_default(),
             workers: generation
                 .slots()
                 .filter(|(slot, _)| !generation.is_spare(*slot))

@@ -35,7 +35,6 @@ use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::standing::Standing;
-use super::state::StateFile;
 use super::stored;
 use super::totals::Milestone;
 use super::upgrade::{IMAGE, Upgrade};
@@ -46,6 +45,7 @@ use crate::config::{AccessConfig, ConfigSource, HttpConfig};
 use crate::id::GenerationId;
 use crate::link::Orphaned;
 use crate::release::Store;
+use crate::state::StateFile;
 use crate::steps::{self, Step};
 use crate::systemd::given::GivenError;
 use crate::systemd::journal::Level;
@@ -159,7 +159,7 @@ enum End {
 #[expect(clippy::struct_excessive_bools, reason = "each is a claim of its own")]
 pub(super) struct Keeper {
     options: Options,
-    yard: Yard,
+    pub(super) yard: Yard,
     group: Option<OwnGroup>,
     listeners: Vec<Listener>,
     env: BTreeMap<OsString, OsString>,
@@ -317,7 +317,7 @@ impl Keeper {
                         .push_back(Event::WorkerReady(life.generation, life.slot));
                 }
             }
-            Happening::Notices(life, notices) => self.notices(life, notices),
+            Happening::Notices(life, said) => self.notices(life, said),
             Happening::WorkerFelt(life, felt) => self.felt(life, &felt),
             Happening::FrontSaid(id, message) => self.fronts.said(id, message, now()),
             Happening::FrontExited(id, ending) => self.front_exited(id, ending),
@@ -430,6 +430,8 @@ impl Keeper {
         }
         self.write_lifetime();
         adoption::forget(&self.fronts, self.crews.values());
+        self.yard.deposits.forget();
+        self.yard.remove_app_directory();
         tracing::info!(name: message_id::STOPPED.name, "stopped");
     }
 

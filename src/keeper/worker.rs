@@ -32,6 +32,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -169,11 +170,13 @@ impl Place {
         let notices = NoticeSocket::bind(&notify)?;
         let (reading, writing) = output::pipe().map_err(WorkerError::Prepare)?;
         let env = offer::environment(offer, port, &socket, &notify);
-        let fds = self
-            .listener
+        let deposits = yard.deposits.of(release.owner(generation, slot));
+        let deposits = deposits.map_err(WorkerError::Prepare)?;
+        let listener = self.listener.iter().map(|fd| ("http", fd.as_fd()));
+        let kept = deposits
             .iter()
-            .map(|fd| ("http", fd.as_fd()))
-            .collect();
+            .map(|(name, fd)| (name.as_str(), fd.as_fd()));
+        let fds = listener.chain(kept).collect();
         let child = spawn::spawn(&Spawn {
             command: release.app.command.iter().map(OsString::from).collect(),
             env: &env,
@@ -233,6 +236,18 @@ impl Place {
             return (place, Err(WorkerError::NotKept("pidfd")));
         };
         let Some(pid) = given::pid_of_pidfd(&pidfd) else {
+            let who = WorkerLife {
+                generation,
+                slot,
+                life: place.lives,
+            };
+            let last_words = named("notify").and_then(|fd| NoticeSocket::from_fd(fd).ok());
+            for said in last_words.iter().flat_map(NoticeSocket::pending) {
+                if let Some(keeping) = said.keeping {
+                    let number = release.worker_number(slot);
+                    yard.deposits.heed(who, number, keeping);
+                }
+            }
             return (place, Err(WorkerError::Dead));
         };
         let fds = Fds::adopt(pidfd, named("notify"), named("output"));
@@ -281,15 +296,17 @@ impl Place {
             .and_then(poll::watch)
             .map_err(WorkerError::Prepare)?;
         let (heartbeat, beats) = watch::channel(None);
+        let notices = Rc::new(fds.notices);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(tasks::watch_end(
             who,
             watched,
             pid,
             tail.clone(),
+            Rc::clone(&notices),
             yard.clone(),
         ));
-        tasks.spawn_local(tasks::hear(who, fds.notices, yard.clone()));
+        tasks.spawn_local(tasks::hear(who, notices, yard.clone()));
         tasks.spawn_local(tasks::watch_heartbeat(who, beats, yard.clone()));
         let candidates =
             self.candidates(release, port, &offer::socket_path(yard, generation, slot));
@@ -406,6 +423,7 @@ impl Place {
             cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
             threads: usage.map(|usage| usage.threads),
             fds: usage.and_then(|usage| usage.fds),
+            kept: Vec::new(),
         }
     }
 }

@@ -89,6 +89,7 @@ fn place(command: &mut Command) -> Place<'_> {
         Command::Undrain(args) => Place::Name(&mut args.running.name),
         Command::Status(args) => Place::Name(&mut args.name),
         Command::Logs(args) => Place::Name(&mut args.name),
+        Command::Console(args) => Place::Name(&mut args.name),
         Command::Verify(args) => Place::Name(&mut args.name),
         Command::LogLevel(args) => Place::Name(&mut args.name),
         Command::Add(args) => Place::Name(&mut args.name),

@@ -35,6 +35,22 @@ pub struct LogsArgs {
     pub json: bool,
 }
 
+/// `gapless console`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Runs [app] console of the live generation on this terminal: in its directory, as the user of the app,
+with the environment of its first worker, but outside of the sandbox of the unit. For root and that
+user. The exit code is that of the console; 1, nothing is live, or no console is configured.
+
+Examples:
+  sudo gapless console
+  sudo gapless console shop")]
+pub struct ConsoleArgs {
+    /// The instance; gapless, or the only one that runs in the foreground
+    #[arg(value_name = "NAME")]
+    pub name: Option<InstanceName>,
+}
+
 /// `gapless start`
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -42,6 +42,7 @@ fn of_app(app: &AppConfig) -> Settings {
         .map(|path| path.display().to_string())
         .collect();
     let release_command = app.release_command.as_deref().unwrap_or_default();
+    let console = app.console.as_deref().unwrap_or_default();
     vec![
         ("[app] env", or_none(&names.join(", "))),
         ("[app] boot", duration(app.boot)),
@@ -54,6 +55,7 @@ fn of_app(app: &AppConfig) -> Settings {
             "[app] release_command",
             or_none(&shown_command(release_command)),
         ),
+        ("[app] console", or_none(&shown_command(console))),
         ("[app] keep", app.keep.to_string()),
     ]
 }

@@ -48,7 +48,14 @@ impl Meaning<'_> {
             watchdog: self.optional(app.watchdog, &(SECOND..=HOUR), AsDuration),
             release: source.release.as_ref().map(|release| release.id.clone()),
             shared: self.shared(app.shared),
-            release_command: self.release_command(app.release_command),
+            release_command: self.program(
+                app.release_command,
+                "name program and arguments: release_command = [\"bin/migrate\"]",
+            ),
+            console: self.program(
+                app.console,
+                "name program and arguments: console = [\"bin/app\", \"remote\"]",
+            ),
             keep: self.number(app.keep, KEEP, AppConfig::keep_by_default()),
             ..default
         }
@@ -138,7 +145,7 @@ impl Meaning<'_> {
         shared
     }
 
-    fn release_command(&mut self, written: Maybe<Vec<String>>) -> Option<Vec<String>> {
+    fn program(&mut self, written: Maybe<Vec<String>>, remedy: &str) -> Option<Vec<String>> {
         let placed = written?;
         let is_whole = placed.value.iter().all(|part| !part.contains('\0'));
         if is_whole
@@ -150,7 +157,6 @@ impl Meaning<'_> {
             return Some(placed.value);
         }
         let message = format!("{} names no program", placed.key);
-        let remedy = "name program and arguments: release_command = [\"bin/migrate\"]";
         self.report(&placed, message, None, remedy.to_owned());
         None
     }

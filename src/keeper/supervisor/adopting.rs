@@ -17,12 +17,16 @@ impl Keeper {
     /// a restart of the unit, which begins a new generation and a new front.
     pub(super) fn adopt(&mut self, remembered: Option<Remembered>, mut kept: Kept) -> bool {
         steps::reached(Step::StateRead);
+        let deposits = remembered.as_ref().map(|was| &was.deposits);
+        self.yard.deposits.adopt(kept.deposits(), deposits);
         let was_released = remembered
             .as_ref()
             .is_some_and(|was| was.released.is_some());
         if let Some(remembered) = remembered {
             self.take_up(remembered, &mut kept);
         }
+        let is_known = |id| self.plan.generation(id).is_some();
+        self.yard.deposits.abandon_unknown(is_known);
         steps::reached(Step::Adopted);
         kept.forget_rest();
         self.end_strangers();
@@ -196,6 +200,7 @@ impl Keeper {
             standing: self.standing.clone(),
             unlimited: self.unlimited.clone(),
             upgrade: self.upgrade.clone(),
+            deposits: self.yard.deposits.remember(),
         }
     }
 }

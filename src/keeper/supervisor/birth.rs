@@ -118,10 +118,12 @@ impl Keeper {
             runtime_directory: options.runtime_directory.clone(),
             env: Rc::new(spawn::app_environment(env.clone())),
             output: Rc::new(output),
+            deposits: Rc::default(),
             oom: Rc::default(),
             outbox: outbox.clone(),
             is_foreground: options.mode != Mode::Systemd,
         };
+        yard.make_app_directory();
         let (counter, first) = generation_counter(&options);
         let lifetime = options.state_directory.as_deref().map(Lifetime::new);
         let now = now();

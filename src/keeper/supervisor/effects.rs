@@ -9,7 +9,7 @@ use crate::keeper::death::Death;
 use crate::keeper::fronts::Birth;
 use crate::keeper::happening::{Felt, WorkerLife};
 use crate::keeper::limits;
-use crate::keeper::notice::Notice;
+use crate::keeper::notice::{Notice, Said};
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::keeper::release::Release;
@@ -178,6 +178,7 @@ impl Keeper {
         } else {
             tracing::info!(name: message_id::GONE.name, generation = %id, why = %why, "{id} is gone: {why}");
         }
+        self.yard.deposits.abandon(id);
         if let Some(crew) = crew {
             crew.forget();
             crew.bury(&self.yard);
@@ -216,6 +217,7 @@ impl Keeper {
         let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
         if let Some(id) = live.filter(|id| self.milestone.is_none_or(|it| it.generation != *id)) {
             self.milestone = Some(Milestone::set(id, &self.fronts.counters()));
+            self.yard.deposits.settle(id);
         }
         for (id, crew) in &mut self.crews {
             let is_live = live == Some(*id);
@@ -287,11 +289,16 @@ impl Keeper {
         }
     }
 
-    pub(super) fn notices(&mut self, life: WorkerLife, notices: Vec<Notice>) {
+    pub(super) fn notices(&mut self, life: WorkerLife, said: Said) {
         let Some(crew) = self.crews.get_mut(&life.generation) else {
             return;
         };
-        let of_concern = crew.said(life, notices, &self.yard);
+        if let Some(keeping) = said.keeping {
+            let number = crew.release.worker_number(life.slot);
+            self.yard.deposits.heed(life, number, keeping);
+            self.is_dirty = true;
+        }
+        let of_concern = crew.said(life, said.notices, &self.yard);
         for notice in of_concern {
             match notice {
                 Notice::ExtendTimeout(by) => {

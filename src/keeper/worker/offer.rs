@@ -2,6 +2,7 @@
 
 use crate::config::Listen;
 use crate::id::{GenerationId, Slot};
+use crate::keeper::deposits;
 use crate::keeper::plan::Moment;
 use crate::keeper::release::Release;
 use crate::keeper::spawn::Environment;
@@ -52,18 +53,16 @@ pub(super) fn environment(
     }
     set("NOTIFY_SOCKET", notify.into());
     set("GAPLESS_GENERATION", offer.generation.0.to_string().into());
-    // A substitute is the same worker: apps divide work by this number.
-    let number = offer.slot.0.checked_rem(app.workers.get());
-    set(
-        "GAPLESS_WORKER",
-        number.unwrap_or_default().to_string().into(),
-    );
+    let number = offer.release.worker_number(offer.slot);
+    set("GAPLESS_WORKER", number.to_string().into());
+    set("FDSTORE", deposits::PER_WORKER_MAX.to_string().into());
     env
 }
 
 /// What every process of a release gets.
 pub fn environment_of_app(yard: &Yard, release: &Release) -> Environment {
     let mut env = (*yard.env).clone();
+    env.insert("RUNTIME_DIRECTORY".into(), yard.app_directory().into());
     let written = release.app.env.iter();
     env.extend(written.map(|(key, value)| (key.into(), value.into())));
     env.insert("GAPLESS_NAME".into(), yard.name.clone().into());

@@ -11,6 +11,7 @@ use crate::keeper::reaper::{self, Ending};
 use crate::keeper::yard::Yard;
 use crate::link::Endpoint;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -22,6 +23,7 @@ pub(super) async fn watch_end(
     pidfd: tokio::io::unix::AsyncFd<OwnedFd>,
     pid: u32,
     tail: Tail,
+    notices: Rc<NoticeSocket>,
     yard: Yard,
 ) {
     let ending = reaper::ended(&pidfd, pid).await.unwrap_or_else(|error| {
@@ -31,13 +33,17 @@ pub(super) async fn watch_end(
     if !tail.settled(LAST_LINES).await {
         tracing::debug!(pid, "a worker's last lines may be missing");
     }
+    // What it kept for the next one may be the last that it said.
+    for said in notices.pending() {
+        yard.outbox.put(Happening::Notices(who, said)).await;
+    }
     yard.outbox.put(Happening::WorkerExited(who, ending)).await;
 }
 
-pub(super) async fn hear(who: WorkerLife, notices: NoticeSocket, yard: Yard) {
+pub(super) async fn hear(who: WorkerLife, notices: Rc<NoticeSocket>, yard: Yard) {
     loop {
         match notices.receive().await {
-            Ok(notices) => yard.outbox.put(Happening::Notices(who, notices)).await,
+            Ok(said) => yard.outbox.put(Happening::Notices(who, said)).await,
             Err(error) => {
                 tracing::warn!(generation = %who.generation, worker = %who.slot, error = %chain(&error), "{} {} is not heard any more, its NOTIFY_SOCKET failed: {error}", who.generation, who.slot);
                 return;

@@ -1,4 +1,4 @@
-//! What the next keeper must know, in a memfd that is kept.
+//! What the next process must know, in a memfd that is kept: of the keeper, and of an app (`app`).
 //!
 //! Never the only truth: what runs is found by its fds and processes, the state says what they are.
 //! So whatever is wrong with it is an error value with which the keeper starts clean.
@@ -27,15 +27,13 @@ const OFFSETS: [u64; 2] = [0, HALF_BYTES];
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Neither half is whole.
-    #[error("the kept state is damaged (neither copy is whole); starting without it")]
+    #[error("the kept state is damaged (neither copy is whole)")]
     Damaged,
     /// Written by another gapless.
-    #[error(
-        "the kept state has version {0}, this gapless understands {VERSION}; starting without it"
-    )]
+    #[error("the kept state has version {0}, this gapless understands {VERSION}")]
     Version(u8),
     /// Whole, but not what this gapless calls a state.
-    #[error("the kept state cannot be understood; starting without it")]
+    #[error("the kept state cannot be understood")]
     Malformed(#[source] serde_json::Error),
     /// More than one half can hold.
     #[error("the state has {bytes} bytes, more than {HALF_BYTES} cannot be kept")]
@@ -48,8 +46,8 @@ pub enum StateError {
     File(#[from] io::Error),
 }
 
-/// Two checksummed halves in a memfd. The older one is written, so that a keeper that dies while it
-/// writes leaves the other one whole.
+/// Two checksummed halves in a memfd. The older one is written, so that who dies while writing
+/// leaves the other one whole.
 #[derive(Debug)]
 pub struct StateFile {
     file: OwnedFd,
@@ -80,7 +78,7 @@ impl StateFile {
         Ok(Self { file })
     }
 
-    /// One that an earlier keeper made. What it holds shows at [`StateFile::load`].
+    /// One that an earlier process made. What it holds shows at [`StateFile::load`].
     pub fn from_fd(file: OwnedFd) -> Self {
         Self { file }
     }
