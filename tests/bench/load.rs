@@ -37,6 +37,7 @@ pub enum Kind {
     Echo,
 }
 
+/// What is asked of whom, how often.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     address: SocketAddr,

@@ -58,11 +58,11 @@ fn frame(bytes: usize) -> Vec<u8> {
     match (u8::try_from(bytes), u16::try_from(bytes)) {
         (Ok(few @ 0..126), _) => frame.push(0x80 | few),
         (_, Ok(some)) => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend(some.to_be_bytes());
         }
         _ => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7f);
             frame.extend(u64::try_from(bytes).unwrap_or(u64::MAX).to_be_bytes());
         }
     }
