@@ -15,13 +15,13 @@ STRIP ?= --strip
 
 # No path of the machine that built it is in a release, so that two builds are equal.
 export CARGO_HOME ?= $(HOME)/.cargo
-run build bench deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo --remap-path-prefix=$(CURDIR)=/gapless $(RUSTFLAGS)
+run build bench-programs deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo --remap-path-prefix=$(CURDIR)=/gapless $(RUSTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run fetch build check test test-systemd test-long fuzz compare bench doc deb rpm install install-package clean
+.PHONY: help run fetch build check test test-systemd test-long fuzz compare bench bench-gap bench-scale bench-upgrades bench-programs doc deb rpm install install-package clean
 
 help: ## say what there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start gapless with the example app on http://127.0.0.1:8888 (PORT=... for another)
 	@$(CARGO) build --release --locked --bin gapless --example hello
@@ -63,10 +63,20 @@ fuzz: ## every parser against what nobody would write, SECONDS=10 each
 compare: ## the corpus of hostile requests through nginx, beside gapless
 	$(CARGO) test --locked --test corpus -- --ignored --nocapture nginx
 
-bench: ## CPU per proxied request, beside nginx; what twenty upgrades cost the slowest requests
-	@$(CARGO) build --release --locked --bin gapless --example probe-app --example strict-client
-	@tests/bench/run.sh
+bench: bench-programs ## what a request costs, beside nginx and HAProxy; BENCH=--help
+	@python3 tests/bench cost $(BENCH)
+
+bench-gap: bench-programs ## what clients feel of reloads, upgrades, restarts and crashes, beside others
+	@python3 tests/bench gap $(BENCH)
+
+bench-scale: bench-programs ## does it cost more when there is more: idle connections, workers, reloads
+	@python3 tests/bench scale $(BENCH)
+
+bench-upgrades: ## what twenty upgrades cost the slowest requests
 	@$(CARGO) test --release --locked --test upgrade -- --ignored --nocapture twenty_upgrades
+
+bench-programs:
+	@$(CARGO) build --release --locked --bin gapless --example bench-app --example bench-load
 
 doc: ## the documentation of the crate
 	$(CARGO) doc --locked --no-deps

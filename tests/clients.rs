@@ -41,6 +41,13 @@ const PATIENT: &str = "head_timeout = \"1min\"\nbody_timeout = \"1min\"\nwrite_t
 /// machine.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// Connections that say nothing after an answer.
+const IDLE: u64 = 4000;
+
+/// What a connection may cost that rests, in an unoptimized build. hyper alone takes some 20 kB of one
+/// that does not.
+const RESTING_BYTES_MAX: u64 = 6 * 1024;
+
 /// Killed when dropped, and with it all its connections.
 struct Crowd(Child);
 
@@ -192,6 +199,29 @@ fn two_thousand_hostile_clients_of_each_kind_keep_no_good_one_out_and_leave_noth
         "{}",
         service.journal()
     );
+}
+
+#[test]
+fn connections_that_rest_cost_a_few_kilobytes_each_and_are_served_when_they_speak() {
+    let _alone = alone();
+    if !has_descriptors() {
+        return;
+    }
+    let service = Service::probe(&version("v1"), QUICK, "");
+    let front = front_pid(&service);
+    let idle = IDLE.to_string();
+    let idle = || service.load(&["--idle", &idle, "--clients", "1", "--kinds", "get"]);
+    let first = idle();
+    // What hyper had for these is free again when they rest, and enough for those who come.
+    let before = memory(front);
+    let second = idle();
+    eventually("they rest", SOON, || {
+        let used = memory(front).saturating_sub(before);
+        (connections(&service) > 2 * IDLE && used < IDLE * RESTING_BYTES_MAX).then_some(())
+    });
+    for load in [first, second] {
+        load.finish().expect_nothing_lost().expect_nothing_closed();
+    }
 }
 
 /// As `ulimit -n` before `gapless serve`.

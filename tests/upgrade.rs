@@ -8,7 +8,7 @@
 )]
 #![allow(
     clippy::print_stderr,
-    reason = "what was measured goes to stderr: make bench"
+    reason = "what was measured goes to stderr: make bench-upgrades"
 )]
 #![allow(
     clippy::disallowed_methods,
@@ -185,7 +185,7 @@ fn measured(what: &str, service: &Service, happen: impl FnOnce(&Load)) -> Durati
 }
 
 #[test]
-#[ignore = "a measurement of make bench: twenty upgrades beside the same load without any"]
+#[ignore = "a measurement of make bench-upgrades: twenty upgrades beside the same load without any"]
 fn twenty_upgrades_cost_the_slowest_of_a_thousand_requests() {
     let _alone = alone();
     let it = Installed::configured("[http]\nlanes = 2");

@@ -44,6 +44,11 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What a client may send into a closing connection.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
+/// A connection that is idle for so long rests: what hyper has for each, some 20 kB, is given up, and
+/// made anew when something comes. That costs a few microseconds, so not between two requests of a
+/// client that is busy; and not later, so that in a burst few have it at a time.
+const REST_AFTER: Duration = Duration::from_millis(200);
+
 /// How a connection ended for its lane.
 #[derive(Debug)]
 enum End {
@@ -150,31 +155,55 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
     berth.cede();
     let stream = ClientStream::new(socket, prefix, Rc::clone(&client.progress), slot);
     lane.client_tasks().spawn_local(async move {
-        run(&client, stream, introduced, seat).await;
+        let (end, stream) = run(&client, stream).await;
+        // Boxed, as it is large and rare: every connection has room for it otherwise.
+        Box::pin(leave(&client, end, stream, (introduced, seat))).await;
         drop(entered);
     });
 }
 
-async fn run(
-    client: &Rc<Client>,
-    stream: ClientStream,
-    introduced: Option<Introduced>,
-    seat: Seat,
-) {
-    let service = service_fn(|request| {
-        let exchange = Exchange::begin(&client.lane, &client.progress);
-        proxy::answer(Rc::clone(client), exchange, request)
-    });
-    let mut connection = builder(&client.lane).serve_connection(TokioIo::new(stream), service);
+/// Rests until bytes come, converses, and rests again.
+async fn run(client: &Rc<Client>, mut stream: ClientStream) -> (End, ClientStream) {
     let mut driver = Driver {
         client,
         sleep: None,
         is_closing: false,
     };
-    let end = std::future::poll_fn(|cx| driver.poll(&mut connection, cx)).await;
+    loop {
+        if let Rested::Ends(end) = driver.rest(&stream).await {
+            return (end, stream);
+        }
+        // In a box, so that a connection that rests does not have the room for it.
+        let (said, after) = Box::pin(converse(&mut driver, stream)).await;
+        stream = after;
+        if let Said::Ends(end) = said {
+            return (end, stream);
+        }
+    }
+}
+
+/// With hyper, until the connection ends or may rest.
+async fn converse(driver: &mut Driver<'_>, stream: ClientStream) -> (Said, ClientStream) {
+    let client = driver.client;
+    let service = service_fn(|request| {
+        let exchange = Exchange::begin(&client.lane, &client.progress);
+        proxy::answer(Rc::clone(client), exchange, request)
+    });
+    let mut connection = builder(&client.lane).serve_connection(TokioIo::new(stream), service);
+    let said = std::future::poll_fn(|cx| driver.poll(&mut connection, cx)).await;
     let parts = connection.into_parts();
-    let (slot, socket, unread) = parts.io.into_inner().into_parts();
-    let read = joined(parts.read_buf, unread);
+    let mut stream = parts.io.into_inner();
+    stream.take_back(parts.read_buf);
+    (said, stream)
+}
+
+async fn leave(
+    client: &Rc<Client>,
+    end: End,
+    stream: ClientStream,
+    (introduced, seat): (Option<Introduced>, Seat),
+) {
+    let (slot, socket, read) = stream.into_parts();
     let switched = client.switched.take();
     match (end, switched) {
         (End::Finished(Ok(())), Some(switched)) => {
@@ -213,13 +242,6 @@ async fn tunnel(client: &Client, switched: Switched, socket: Socket, read: Bytes
     }
 }
 
-fn joined(read: Bytes, unread: Bytes) -> Bytes {
-    if unread.is_empty() {
-        return read;
-    }
-    [read, unread].concat().into()
-}
-
 fn builder(lane: &Lane) -> Builder {
     let http = lane.http();
     let mut builder = Builder::new();
@@ -234,18 +256,46 @@ fn builder(lane: &Lane) -> Builder {
     builder
 }
 
+/// What came of conversing.
+enum Said {
+    Ends(End),
+    /// Nothing, for [`REST_AFTER`].
+    Nothing,
+}
+
+/// What came of resting.
+enum Rested {
+    Ends(End),
+    /// There is something to read, if only the end.
+    Readable,
+}
+
 struct Driver<'a> {
-    client: &'a Client,
+    client: &'a Rc<Client>,
     sleep: Option<Pin<Box<Sleep>>>,
     is_closing: bool,
 }
 
 impl Driver<'_> {
+    async fn rest(&mut self, stream: &ClientStream) -> Rested {
+        std::future::poll_fn(|cx| {
+            self.client.progress.woken_by(cx.waker());
+            if stream.poll_any(cx).is_ready() {
+                return Poll::Ready(Rested::Readable);
+            }
+            if let Some(end) = self.other_end() {
+                return Poll::Ready(Rested::Ends(end));
+            }
+            self.poll_sleep(cx, None).map(Rested::Ends)
+        })
+        .await
+    }
+
     fn poll<S>(
         &mut self,
         connection: &mut Connection<TokioIo<ClientStream>, S>,
         cx: &mut Context<'_>,
-    ) -> Poll<End>
+    ) -> Poll<Said>
     where
         S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     {
@@ -262,25 +312,34 @@ impl Driver<'_> {
             Pin::new(&mut *connection).graceful_shutdown();
         }
         if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-            return Poll::Ready(End::Finished(result));
+            return Poll::Ready(Said::Ends(End::Finished(result)));
         }
+        if let Some(end) = self.other_end() {
+            return Poll::Ready(Said::Ends(end));
+        }
+        let may_rest = progress.is_movable() && progress.is_unused() && !self.is_switching();
+        let rests_at = may_rest.then(|| progress.idle_since() + REST_AFTER);
+        if rests_at.is_some_and(|at| at <= Instant::now()) {
+            return Poll::Ready(Said::Nothing);
+        }
+        self.poll_sleep(cx, rests_at).map(Said::Ends)
+    }
+
+    /// An end that is neither HTTP's nor the clock's.
+    fn other_end(&self) -> Option<End> {
+        let progress = &self.client.progress;
         if progress.is_cut() {
-            return Poll::Ready(End::Cut);
+            return Some(End::Cut);
         }
         // Only now: a request that was on its way when it was chosen has been read.
         if progress.is_shed() && progress.is_unused() && !self.is_switching() {
-            return Poll::Ready(End::Shed);
+            return Some(End::Shed);
         }
         match self.client.lane.mode() {
-            Mode::Retiring if progress.is_movable() && !self.is_switching() => {
-                return Poll::Ready(End::Moves);
-            }
-            Mode::Draining if progress.is_unused() && !self.is_switching() => {
-                return Poll::Ready(End::Drained);
-            }
-            Mode::Serving | Mode::Stranded | Mode::Retiring | Mode::Draining => {}
+            Mode::Retiring if progress.is_movable() && !self.is_switching() => Some(End::Moves),
+            Mode::Draining if progress.is_unused() && !self.is_switching() => Some(End::Drained),
+            Mode::Serving | Mode::Stranded | Mode::Retiring | Mode::Draining => None,
         }
-        self.poll_deadline(cx).map(End::TimedOut)
     }
 
     /// A 101 is on its way: neither idle nor closing, and a tunnel in a moment.
@@ -288,15 +347,21 @@ impl Driver<'_> {
         self.client.switched.borrow().is_some()
     }
 
-    /// The sleep is armed for the nearest deadline, and left alone when that moves away: when it
-    /// fires too early, it is armed again. So a request costs no timer.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expiry> {
-        let Some((at, expiry)) = self.client.progress.deadline(self.client.lane.http()) else {
+    /// Until a deadline has passed; wakes also at `other`. The sleep is armed for what is nearest, and
+    /// left alone when that moves away: when it fires too early, it is armed again. So a request costs
+    /// no timer.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, other: Option<Instant>) -> Poll<End> {
+        let deadline = self.client.progress.deadline(self.client.lane.http());
+        if let Some((at, expiry)) = deadline
+            && expiry != Expiry::App
+            && at <= Instant::now()
+        {
+            return Poll::Ready(End::TimedOut(expiry));
+        }
+        let deadline = deadline.map(|(at, _)| at);
+        let Some(at) = deadline.into_iter().chain(other).min() else {
             return Poll::Pending;
         };
-        if expiry != Expiry::App && at <= Instant::now() {
-            return Poll::Ready(expiry);
-        }
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));

@@ -304,7 +304,11 @@ impl Progress {
     }
 
     pub(super) fn idle(&self) -> Duration {
-        self.idle_since.get().elapsed()
+        self.idle_since().elapsed()
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since.get()
     }
 
     /// The protocol was switched.

@@ -188,10 +188,27 @@ impl ClientStream {
         }
     }
 
-    /// Its slot, which must go before the socket does; the socket; and what hyper did not read yet of
-    /// the prefix.
+    /// Its slot, which must go before the socket does; the socket; and what was read and not used.
     pub(super) fn into_parts(self) -> (Slot, Socket, Bytes) {
         (self.slot, self.socket, self.prefix)
+    }
+
+    /// What hyper has read and not used.
+    pub(super) fn take_back(&mut self, read: Bytes) {
+        if self.prefix.is_empty() {
+            self.prefix = read;
+        } else if !read.is_empty() {
+            self.prefix = [read, std::mem::take(&mut self.prefix)].concat().into();
+        }
+    }
+
+    /// Ready when there may be something to read, if only the end; nothing is read.
+    pub(super) fn poll_any(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.prefix.is_empty() {
+            return Poll::Ready(());
+        }
+        // An error shows when it is read.
+        self.socket.poll_readable(cx).map(drop)
     }
 
     fn poll_read_any(
