@@ -32,10 +32,7 @@ pub fn apt(container: &Container, arguments: &str) -> String {
 
 fn is_upgraded_with_everybody_connected(base: &str) {
     let mut container = with_debs(base);
-    let has_needrestart = base == "trixie";
-    if has_needrestart {
-        bring_needrestart(&container);
-    }
+    bring_needrestart(&container, base);
     let before = every_file(&container);
     apt(&container, "install /srv/this.deb");
     expect_listening(&container);
@@ -52,11 +49,9 @@ fn is_upgraded_with_everybody_connected(base: &str) {
             &format!("{APT} install /srv/this.deb"),
         ],
     );
-    if has_needrestart {
-        let upgrade = format!("{APT} install /srv/next.deb");
-        needrestart_restarts_nothing_after_an_upgrade(&container, &upgrade);
-        needrestart_after_a_new_libc_loses_nothing(&container);
-    }
+    let upgrade = format!("{APT} install /srv/next.deb");
+    needrestart_restarts_nothing_after_an_upgrade(&container, &upgrade);
+    needrestart_after_a_new_libc_loses_nothing(&container);
     the_journal_explains_our_events(&container);
     container.reboot();
     assert!(container.get("/echo").starts_with("v1"));
