@@ -107,6 +107,29 @@ fn the_binary_needs_no_libc_later_than_2_36() {
     assert!(highest <= 36, "GLIBC_2.{highest}");
 }
 
+/// Debuggers find them by the build id, or by the name beside the one of the binary.
+#[test]
+fn the_debug_symbols_are_apart_and_those_of_the_binary() {
+    if let Some(missing) = DEB.missing().or_else(|| RPM.missing()) {
+        return skip(&missing);
+    }
+    let (deb, rpm) = (&debs()[0], &rpms()[0]);
+    let mut readelf = Command::new("readelf");
+    readelf.arg("--notes").env("LC_ALL", "C.UTF-8");
+    let notes = run(readelf.arg(repository("target/release/gapless")));
+    let (_, id) = notes.split_once("Build ID: ").unwrap();
+    let (directory, file) = id.lines().next().unwrap().split_at(2);
+    let by_id = format!("/usr/lib/debug/.build-id/{directory}/{file}.debug\n");
+    let listed = ask("dpkg-deb", &["--contents"], &deb.symbols);
+    assert!(listed.contains(&by_id), "{by_id} not in {listed}");
+    let listed = ask("rpm", &["--query", "--package", "--list"], &rpm.symbols);
+    assert_eq!(listed, "/usr/lib/debug/usr/bin/gapless.debug\n");
+    for (package, symbols) in [(&deb.path, &deb.symbols), (&rpm.path, &rpm.symbols)] {
+        let bytes = |path| std::fs::metadata(path).unwrap().len();
+        assert!(bytes(symbols) > bytes(package), "{}", package.display());
+    }
+}
+
 /// Position independent, read-only after relocation, bound at the start, no executable stack.
 #[test]
 fn the_binary_is_hardened() {
