@@ -13,9 +13,10 @@ OFFLINE ?=
 # Empty: with the debug symbols, which packages put apart.
 STRIP ?= --strip
 
-# No path of the machine that built it is in a release, so that two builds are equal.
+# No path of the machine that built it is in a release, so that two builds are equal. The last prefix
+# that matches is taken: CARGO_HOME may be below this directory.
 export CARGO_HOME ?= $(HOME)/.cargo
-run build bench-programs deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo --remap-path-prefix=$(CURDIR)=/gapless $(RUSTFLAGS)
+run build bench-programs deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/gapless --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo $(RUSTFLAGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help run fetch build check test test-systemd test-long fuzz compare bench bench-gap bench-scale bench-upgrades bench-programs doc deb rpm install install-package clean

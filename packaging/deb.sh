@@ -20,7 +20,7 @@ gapless ($version-1) unstable; urgency=medium
 
   * What is new is in changelog.gz, beside this file.
 
- -- The gapless developers <gapless@packages.invalid>  $(date -Ru -d "@$SOURCE_DATE_EPOCH")
+ -- The gapless authors <gapless@packages.invalid>  $(date -Ru -d "@$SOURCE_DATE_EPOCH")
 END
 cd "$work/gapless"
 # As debian/control says; only dpkg-buildpackage tells it to the tools.

@@ -16,6 +16,8 @@
 mod build;
 #[path = "packages/deb.rs"]
 mod deb;
+#[path = "packages/equal.rs"]
+mod equal;
 #[path = "packages/files.rs"]
 mod files;
 #[path = "packages/image.rs"]
@@ -28,4 +30,6 @@ mod restarts;
 mod rpm;
 #[path = "packages/runtimes.rs"]
 mod runtimes;
+#[path = "packages/traces.rs"]
+mod traces;
 mod world;

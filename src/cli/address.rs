@@ -50,6 +50,9 @@ pub enum AddressError {
     /// IPv6 without brackets.
     #[error("put an IPv6 address into brackets: [::1]:8080")]
     Brackets,
+    /// Of IPv6, as in fe80::1%2; % is systemd's for specifiers.
+    #[error("use an address without a zone: systemd reads the % as one of its specifiers")]
+    Zone,
     /// unix(7)
     #[error("use a path of at most {UNIX_PATH_MAX} bytes, without .. and control characters")]
     Path,
@@ -68,6 +71,9 @@ impl FromStr for Address {
             return positive(port).map(Self::Port);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
+            if text.contains('%') {
+                return Err(AddressError::Zone);
+            }
             return positive(address.port()).map(|_| Self::Inet(address));
         }
         if text.parse::<Ipv6Addr>().is_ok() {
@@ -287,6 +293,7 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::net::TcpListener;
 
     fn read(text: &str) -> Result<Address, AddressError> {
@@ -323,6 +330,7 @@ mod tests {
             ("-80", AddressError::Unknown),
             ("localhost:80", AddressError::Name),
             ("::1", AddressError::Brackets),
+            ("[fe80::1%2]:80", AddressError::Zone),
             ("@abstract", AddressError::Unknown),
             ("run/blog.sock", AddressError::Unknown),
             ("/", AddressError::Path),
@@ -337,6 +345,32 @@ mod tests {
         }
         let long = format!("/run/{}", "x".repeat(UNIX_PATH_MAX));
         assert_eq!(read(&long), Err(AddressError::Path));
+    }
+
+    /// What people write, and what is nearly that.
+    fn written() -> impl Strategy<Value = String> {
+        let addresses = any::<SocketAddr>().prop_map(|it| it.to_string());
+        let paths = "/[ -~é\u{2028}]{0,120}";
+        prop_oneof![
+            ".*",
+            "[0-9]{1,6}",
+            addresses,
+            "[0-9a-f.:%\\[\\]]{1,30}",
+            paths
+        ]
+    }
+
+    proptest! {
+        /// It is written into a unit, on a line of its own, and read there by systemd.
+        #[test]
+        fn an_address_is_one_plain_word_that_means_the_same_when_it_is_read_again(text in written()) {
+            let Ok(address) = read(&text) else { return Ok(()) };
+            let shown = address.to_string();
+            prop_assert_eq!(read(&shown), Ok(address.clone()));
+            prop_assert!(address.meets(&address) && address.is(&address));
+            let breaks = |c: char| c.is_whitespace() || c.is_control() || "%\\\"'".contains(c);
+            prop_assert!(!shown.is_empty() && !shown.contains(breaks), "{:?}", shown);
+        }
     }
 
     #[test]

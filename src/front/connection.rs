@@ -45,8 +45,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A connection that is idle for so long rests: what hyper has for each, some 20 kB, is given up, and
-/// made anew when something comes. That costs a few microseconds, so not between two requests of a
-/// client that is busy; and not later, so that in a burst few have it at a time.
+/// made anew when something comes. That takes time, so not between two requests of a client that is
+/// busy; and not later, so that in a burst few have it at a time.
 const REST_AFTER: Duration = Duration::from_millis(200);
 
 /// How a connection ended for its lane.

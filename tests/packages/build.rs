@@ -2,6 +2,7 @@
 //! one release binary.
 
 use crate::world::{Scratch, process, repository};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -37,9 +38,10 @@ pub const RPM: Format = Format {
     quickly: &["--define", "_binary_payload w1.gzdio"],
 };
 
-/// A package in a directory of its own, gone with the value.
+/// A package in a directory of its own.
 pub struct Package {
-    _directory: Scratch,
+    /// Gone with the value.
+    _directory: Option<Scratch>,
     pub path: PathBuf,
     pub symbols: PathBuf,
 }
@@ -64,7 +66,14 @@ impl Format {
         build_binary();
         let mut command = without_network();
         command.arg(repository(&format!("packaging/{}.sh", self.extension)));
-        pack_by(command.args(self.quickly).env("GAPLESS_VERSION", number))
+        command.args(self.quickly).env("GAPLESS_VERSION", number);
+        // For all tests, and nothing drops it after the last: the next run does.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let directory = directory.join(format!("{}-{number}", self.extension));
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).unwrap();
+        }
+        pack_into(&directory, &mut command)
     }
 
     /// The same of what is in `tree`, by somebody else: another user, machine, time zone, language,
@@ -84,23 +93,28 @@ impl Format {
         let epoch = "git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md";
         let mut sh = Command::new("sh");
         let epoch = run(sh.args(["-c", epoch]).current_dir(repository("")));
-        pack_by(command.env("SOURCE_DATE_EPOCH", epoch.trim()))
+        command.env("SOURCE_DATE_EPOCH", epoch.trim());
+        let directory = Scratch::new();
+        std::fs::set_permissions(&directory.0, PermissionsExt::from_mode(0o777)).unwrap();
+        let package = pack_into(&directory.0, &mut command);
+        Package {
+            _directory: Some(directory),
+            ..package
+        }
     }
 }
 
-fn pack_by(command: &mut Command) -> Package {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = Scratch::new();
-    std::fs::set_permissions(&directory.0, PermissionsExt::from_mode(0o777)).unwrap();
+/// What `command` packs; the directory is made by it.
+fn pack_into(directory: &Path, command: &mut Command) -> Package {
     let said = run(command
         .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
-        .env("GAPLESS_DIST", &directory.0));
+        .env("GAPLESS_DIST", directory));
     let (symbols, main): (Vec<_>, Vec<_>) = said.lines().partition(|path| {
         let name = path.rsplit('/').next().unwrap_or_default();
         name.contains("-d")
     });
     Package {
-        _directory: directory,
+        _directory: None,
         path: main[0].into(),
         symbols: symbols[0].into(),
     }
@@ -110,23 +124,28 @@ fn pack_by(command: &mut Command) -> Package {
 pub fn build_binary() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let mut make = Command::new("make");
-        make.arg("--directory").arg(repository("")).arg("fetch");
-        process::run(make, BUILT_WITHIN).expect_success();
-        build_in(&repository(""));
+        fetch();
+        build_in(&repository(""), "");
     });
 }
 
-/// The release binary of the sources in `tree`.
-pub fn build_in(tree: &Path) {
-    let mut make = without_network();
-    make.args(["make", "build", "OFFLINE=--offline", "--directory"]);
-    make.arg(tree);
+/// What only a network can bring.
+pub fn fetch() {
+    let mut make = Command::new("make");
+    make.arg("--directory").arg(repository("")).arg("fetch");
     process::run(make, BUILT_WITHIN).expect_success();
 }
 
-/// The same with a cargo that has another home, and one job.
-pub fn build_elsewhere(tree: &Path) {
+/// The release binary of the sources in `tree`, or what else the options of cargo name.
+pub fn build_in(tree: &Path, options: &str) {
+    let mut make = without_network();
+    make.args(["make", "build", "--directory"]).arg(tree);
+    make.arg(format!("OFFLINE=--offline {options}"));
+    process::run(make, BUILT_WITHIN).expect_success();
+}
+
+/// The same with a cargo that has its home there, and one job.
+pub fn build_elsewhere(tree: &Path, options: &str) {
     let home = std::env::var("HOME").unwrap();
     let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
     let theirs = tree.join("cargo-home");
@@ -136,8 +155,9 @@ pub fn build_elsewhere(tree: &Path) {
         .arg(Path::new(&cargo).join("registry"));
     run(copy.arg(&theirs));
     let mut make = without_network();
-    make.args(["make", "build", "OFFLINE=--offline", "--directory"]);
-    make.arg(tree).env("CARGO_HOME", theirs);
+    make.args(["make", "build", "--directory"]).arg(tree);
+    make.arg(format!("OFFLINE=--offline {options}"));
+    make.env("CARGO_HOME", theirs);
     make.env("CARGO_BUILD_JOBS", "1")
         .env("TZ", "Pacific/Chatham");
     process::run(make, BUILT_WITHIN).expect_success();

@@ -1,10 +1,7 @@
-//! What the packages are made of: the same files every time, in the same bytes, and scripts that
-//! leave sockets alone.
+//! What the packages are made of: the same files every time, and scripts that leave sockets alone.
 
-use crate::build::{
-    DEB, Format, Package, RPM, ask, build_binary, build_elsewhere, debs, rpms, run,
-};
-use crate::world::{Scratch, is_long, process, repository, skip};
+use crate::build::{DEB, RPM, ask, build_binary, debs, rpms, run};
+use crate::world::{Scratch, process, repository, skip};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -63,115 +60,6 @@ fn the_rpm_holds_exactly_the_files_of_the_list() {
     expect_files(files.map(ToOwned::to_owned), "tests/packages/rpm.files");
 }
 
-/// Everything that a package is made of, in another directory and of now.
-fn tree_elsewhere() -> Scratch {
-    let tree = Scratch::new();
-    let parts = [
-        "Cargo.toml",
-        "Makefile",
-        "README.md",
-        "CHANGELOG.md",
-        "LICENSE-APACHE",
-        "LICENSE-MIT",
-        "packaging",
-        "units",
-        "examples",
-    ];
-    let mut copy = Command::new("cp");
-    copy.arg("--recursive").args(parts.map(repository));
-    run(copy.arg(&tree.0));
-    std::fs::create_dir_all(tree.0.join("target/release")).unwrap();
-    let binary = "target/release/gapless";
-    std::fs::copy(repository(binary), tree.0.join(binary)).unwrap();
-    tree
-}
-
-fn belongs_to_somebody_else(tree: &Scratch) {
-    run(Command::new("chown")
-        .args(["--recursive", "65534:65534"])
-        .arg(&tree.0));
-    run(Command::new("chmod")
-        .args(["--recursive", "go="])
-        .arg(&tree.0));
-}
-
-fn expect_equal_builds(format: Format, first: &Package, tree: &Scratch) {
-    belongs_to_somebody_else(tree);
-    let second = format.pack_elsewhere(&tree.0);
-    for (first, second) in [
-        (&first.path, &second.path),
-        (&first.symbols, &second.symbols),
-    ] {
-        let equal = std::fs::read(first).unwrap() == std::fs::read(second).unwrap();
-        assert!(equal, "two builds of {} differ", first.display());
-    }
-}
-
-fn packed_elsewhere_it_is_equal(format: Format, first: fn() -> &'static [Package; 2]) {
-    if let Some(missing) = format.missing() {
-        return skip(&missing);
-    }
-    if !rustix::process::geteuid().is_root() {
-        return skip("to build as somebody else needs root; run `make test` as root");
-    }
-    let first = &first()[0];
-    expect_equal_builds(format, first, &tree_elsewhere());
-}
-
-#[test]
-fn a_deb_packed_elsewhere_by_somebody_else_is_equal_byte_for_byte() {
-    packed_elsewhere_it_is_equal(DEB, debs);
-}
-
-#[test]
-fn an_rpm_packed_elsewhere_by_somebody_else_is_equal_byte_for_byte() {
-    packed_elsewhere_it_is_equal(RPM, rpms);
-}
-
-/// Nor of who built it: a second build takes minutes, so here it is only searched for what would
-/// differ. The long form builds twice.
-#[test]
-fn the_binary_says_nothing_of_where_it_was_built() {
-    build_binary();
-    let binary = std::fs::read(repository("target/release/gapless")).unwrap();
-    let home = std::env::var("HOME").unwrap();
-    let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
-    let root = repository("").display().to_string();
-    for place in [root.trim_end_matches('/'), cargo.as_str(), "/registry/src/"] {
-        let mut windows = binary.windows(place.len());
-        assert!(!windows.any(|it| it == place.as_bytes()), "{place}");
-    }
-    // What stands in their place is there, so they were looked for in the right form.
-    let mut windows = binary.windows(7);
-    assert!(windows.any(|it| it == b"/cargo/"));
-}
-
-/// The sources are copied, cargo has another home and one job, and there is no network.
-#[test]
-fn a_second_build_elsewhere_is_equal_byte_for_byte_in_the_long_form() {
-    // Two builds with link-time optimization.
-    if !is_long() {
-        return;
-    }
-    if let Some(missing) = DEB.missing().or_else(|| RPM.missing()) {
-        return skip(&missing);
-    }
-    debs();
-    rpms();
-    let tree = tree_elsewhere();
-    std::fs::remove_file(tree.0.join("target/release/gapless")).unwrap();
-    let mut copy = Command::new("cp");
-    let sources = ["src", "tests", "Cargo.lock"].map(repository);
-    run(copy.arg("--recursive").args(sources).arg(&tree.0));
-    build_elsewhere(&tree.0);
-    let binary = "target/release/gapless";
-    let equal =
-        std::fs::read(repository(binary)).unwrap() == std::fs::read(tree.0.join(binary)).unwrap();
-    assert!(equal, "two builds of the binary differ");
-    expect_equal_builds(DEB, &debs()[0], &tree);
-    expect_equal_builds(RPM, &rpms()[0], &tree);
-}
-
 #[test]
 fn lintian_has_nothing_to_say_of_the_deb() {
     if let Some(missing) = DEB.missing() {
@@ -217,6 +105,29 @@ fn the_binary_needs_no_libc_later_than_2_36() {
         .map(|(_, rest)| rest.split(['.', ')']).next().unwrap().parse().unwrap());
     let highest: u32 = minors.max().unwrap();
     assert!(highest <= 36, "GLIBC_2.{highest}");
+}
+
+/// Debuggers find them by the build id, or by the name beside the one of the binary.
+#[test]
+fn the_debug_symbols_are_apart_and_those_of_the_binary() {
+    if let Some(missing) = DEB.missing().or_else(|| RPM.missing()) {
+        return skip(&missing);
+    }
+    let (deb, rpm) = (&debs()[0], &rpms()[0]);
+    let mut readelf = Command::new("readelf");
+    readelf.arg("--notes").env("LC_ALL", "C.UTF-8");
+    let notes = run(readelf.arg(repository("target/release/gapless")));
+    let (_, id) = notes.split_once("Build ID: ").unwrap();
+    let (directory, file) = id.lines().next().unwrap().split_at(2);
+    let by_id = format!("/usr/lib/debug/.build-id/{directory}/{file}.debug\n");
+    let listed = ask("dpkg-deb", &["--contents"], &deb.symbols);
+    assert!(listed.contains(&by_id), "{by_id} not in {listed}");
+    let listed = ask("rpm", &["--query", "--package", "--list"], &rpm.symbols);
+    assert_eq!(listed, "/usr/lib/debug/usr/bin/gapless.debug\n");
+    for (package, symbols) in [(&deb.path, &deb.symbols), (&rpm.path, &rpm.symbols)] {
+        let bytes = |path| std::fs::metadata(path).unwrap().len();
+        assert!(bytes(symbols) > bytes(package), "{}", package.display());
+    }
 }
 
 /// Position independent, read-only after relocation, bound at the start, no executable stack.
@@ -377,23 +288,46 @@ fn the_sockets_listen_where_they_always_did() {
     }
 }
 
-/// The scripts of both formats only call `maintain`, where each case is a function.
+/// The scripts of both formats, with what the packagers put into them, only call `maintain`, where
+/// each case is a function.
 #[test]
 fn no_script_touches_a_socket_outside_first_installation_and_removal() {
-    for script in ["preinst", "postinst", "prerm"] {
-        let script = text(&format!("packaging/debian/gapless.{script}"));
-        let touches = script.contains("socket") || script.contains("systemctl");
-        assert!(!touches, "{script}");
+    if let Some(missing) = DEB.missing().or_else(|| RPM.missing()) {
+        return skip(&missing);
     }
-    let postrm = text("packaging/debian/gapless.postrm");
-    let (before, _) = postrm.split_once("if [ \"$1\" = purge ]").unwrap();
-    assert!(!before.contains("socket"), "{before}");
-    let spec = text("packaging/gapless.spec");
-    let (_, after_install) = spec.split_once("\n%pre\n").unwrap();
-    let (upgrading, removing) = after_install.split_once("\n%preun\n").unwrap();
-    assert!(!upgrading.contains("socket"), "{upgrading}");
-    let is_removal = removing.starts_with("if [ \"$1\" -eq 0 ]; then\n");
-    assert!(is_removal, "{removing}");
+    let deb = &debs()[0].path;
+    let mut in_the_deb = Command::new("dpkg-deb");
+    in_the_deb.arg("--info").arg(deb);
+    let scripts = run(in_the_deb.args(["preinst", "postinst", "prerm"]));
+    assert!(scripts.contains("/maintain upgraded"), "{scripts}");
+    let touches = scripts.contains("socket") || scripts.contains("systemctl");
+    assert!(!touches, "{scripts}");
+    let mut of_the_deb = Command::new("dpkg-deb");
+    let postrm = run(of_the_deb.arg("--info").arg(deb).arg("postrm"));
+    let (before, after) = postrm.split_once("if [ \"$1\" = purge ]").unwrap();
+    let (_, after) = after.split_once("\nfi\n").unwrap();
+    assert!(
+        !before.contains("socket") && !after.contains("socket"),
+        "{postrm}"
+    );
+
+    let scripts = ask(
+        "rpm",
+        &["--query", "--package", "--scripts"],
+        &rpms()[0].path,
+    );
+    let (upgrading, removing) = scripts.split_once("\npreuninstall scriptlet").unwrap();
+    let (removing, after) = removing.split_once("\npostuninstall scriptlet").unwrap();
+    assert!(upgrading.contains("/maintain upgraded"), "{upgrading}");
+    assert!(
+        !upgrading.contains("socket") && !after.contains("socket"),
+        "{scripts}"
+    );
+    let (_, removing) = removing.split_once('\n').unwrap();
+    assert!(
+        removing.starts_with("if [ \"$1\" -eq 0 ]; then\n"),
+        "{removing}"
+    );
     for (function, body) in functions(&text("packaging/maintain")) {
         let may = ["installed", "removing"].contains(&function.as_str());
         assert!(may || !body.contains("socket"), "{function}: {body}");

@@ -27,11 +27,12 @@ pub fn without_an_app_it_says_what_to_do_next(container: &Container) {
     assert!(page.contains(next), "{page}");
     let says = container.property("StatusText");
     assert!(says.contains(next), "{says}");
-    container.behave(&version("v1"));
-    let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
-    container.push("/etc/gapless/gapless.toml", config.as_bytes(), 0o644);
+    let app = b"[app]\ncommand = [\"./probe-app\"]\nenv = { PROBE_VERSION = \"v1\" }\n";
+    container.push("/root/myapp/gapless.toml", app, 0o644);
+    container
+        .sh("cp /srv/probe/probe-app /root/myapp && echo '# mine' >>/etc/gapless/gapless.toml");
+    container.sh("cd /root && gapless deploy ./myapp");
     container.systemctl("enable gapless.service");
-    container.systemctl("reload-or-restart gapless.service");
     assert!(container.get("/echo").starts_with("v1"));
     the_app_is_given_what_the_manual_says(container);
 }
@@ -67,6 +68,7 @@ fn the_app_is_given_what_the_manual_says(container: &Container) {
 /// The app `shop` beside it, as the README has it.
 pub fn serve_a_second_app(container: &Container) {
     let config = probe_config("/srv/probe", "/srv/probe/probe-app", "", "");
+    container.behave(&version("v1"));
     container.push("/etc/gapless/shop.toml", config.as_bytes(), 0o644);
     container.sh("gapless add shop --listen 8080 && gapless start shop");
     assert!(container.get_from("8080", "/echo").starts_with("v1"));

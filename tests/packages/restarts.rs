@@ -24,8 +24,8 @@ pub fn bring(container: &Container, base: &str, packages: &[&str]) {
 }
 
 /// Needrestart, which restarts whatever it finds after each call of apt.
-pub fn bring_needrestart(container: &Container) {
-    bring(container, "trixie", &["needrestart"]);
+pub fn bring_needrestart(container: &Container, base: &str) {
+    bring(container, base, &["needrestart"]);
     let automatic = b"$nrconf{restart} = 'a'; 1;\n";
     container.push(
         "/etc/needrestart/conf.d/zz-automatic.conf",

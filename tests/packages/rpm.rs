@@ -3,10 +3,11 @@
 
 use crate::build::{RPM, ask, rpms, run};
 use crate::installed::{
-    expect_listening, nothing_listens_or_runs, the_journal_explains_our_events,
-    upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
+    expect_listening, is, nothing_listens_or_runs, serve_a_second_app,
+    the_journal_explains_our_events, upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
 };
 use crate::restarts::bring;
+use crate::traces::{Files, difference, every_file};
 use crate::world::container::{self, Container};
 use crate::world::{Scratch, beside_others, skip};
 use std::fmt::Write;
@@ -56,17 +57,25 @@ fn with_rpms() -> Container {
         container.push(&path, &std::fs::read(rpm).unwrap(), 0o644);
     }
     container.sh("rpm --install /srv/system.rpm 2>&1");
+    // Of "filesystem" and "systemd" where packages are rpms.
+    container.sh(
+        "cd /usr/share && mkdir -p man/man1 man/man5 man/man7 man/man8 licenses \
+         /etc/sysconfig /etc/sysusers.d",
+    );
     container
 }
 
-/// It goes by the start of processes, so it names the keeper, which has become the new one in place;
+/// It goes by the start of processes, so it names the keepers, which have become the new ones in place;
 /// it restarts nothing, and whoever does loses nothing.
 fn needs_restarting_only_says_so(container: &Container) {
     let state = || (container.main_pid(), container.worker_pids());
     let before = state();
     let said = container.sh("dnf --disablerepo='*' needs-restarting --services 2>&1");
     let ours = said.lines().filter(|line| line.contains("gapless"));
-    assert!(ours.eq(["gapless.service"]), "{said}");
+    assert!(
+        ours.eq(["gapless.service", "gapless@shop.service"]),
+        "{said}"
+    );
     assert_eq!(state(), before);
 }
 
@@ -78,11 +87,13 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     rpms();
     let _held = beside_others();
     let mut container = with_rpms();
+    let before = every_file(&container);
     container.sh("rpm --install /srv/this.rpm 2>&1");
     expect_listening(&container);
     container.reboot();
     expect_listening(&container);
     without_an_app_it_says_what_to_do_next(&container);
+    serve_a_second_app(&container);
     upgrades_lose_nothing(
         &container,
         &[
@@ -96,19 +107,34 @@ fn on_257_the_rpm_is_upgraded_with_everybody_connected() {
     needs_restarting_only_says_so(&container);
     container.reboot();
     assert!(container.get("/echo").starts_with("v1"));
-    container.sh("echo mine >/var/lib/gapless/upload");
-    container.sh("rpm --erase gapless 2>&1");
-    nothing_listens_or_runs(&container);
-    assert_eq!(container.sh("cat /var/lib/gapless/upload"), "mine\n");
-    let saved = container.sh("cat /etc/gapless/gapless.toml.rpmsave");
-    assert!(saved.contains("/srv/probe"), "{saved}");
-    let units =
-        container.sh("find /etc/systemd /usr/lib/systemd -name 'gapless*' -not -name '*.d'");
-    assert_eq!(units, "");
-    a_mask_is_respected_and_changed_settings_are_told(&container);
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
+    a_removal_leaves_only_what_is_the_administrators(&container, &before);
+    masks_are_respected_and_changed_settings_are_told(&container);
 }
 
-fn a_mask_is_respected_and_changed_settings_are_told(container: &Container) {
+/// What was changed, what apps keep, and what `gapless add` wrote; nothing that starts anything.
+fn a_removal_leaves_only_what_is_the_administrators(container: &Container, before: &Files) {
+    container.sh("echo mine >/var/lib/gapless/upload");
+    container.sh("rpm --erase gapless 2>&1");
+    nothing_listens_or_runs(container);
+    assert_eq!(container.sh("cat /var/lib/gapless/upload"), "mine\n");
+    let saved = container.sh("cat /etc/gapless/gapless.toml.rpmsave");
+    assert!(saved.ends_with("# mine\n"), "{saved}");
+    let theirs = [
+        "/etc/gapless",
+        "/etc/sysconfig/gapless.rpmsave",
+        "/etc/sysusers.d/gapless-shop.conf",
+        "/etc/systemd/system/gapless@shop.socket.d",
+        "/srv/gapless",
+        "/var/cache/gapless",
+        "/var/lib/gapless",
+    ];
+    let mut left = difference(before, &every_file(container));
+    left.retain(|it| !theirs.iter().any(|path| it.starts_with(path)));
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+fn masks_are_respected_and_changed_settings_are_told(container: &Container) {
     container.systemctl("mask gapless.socket");
     for change in ["--install /srv/this.rpm", "--upgrade /srv/next.rpm"] {
         container.sh(&format!("rpm {change} 2>&1"));
@@ -118,6 +144,14 @@ fn a_mask_is_respected_and_changed_settings_are_told(container: &Container) {
     let said = container.sh("rpm --upgrade --oldpackage /srv/this.rpm 2>&1");
     let told = "gapless.service have changed; they are in force after the next restart";
     assert!(said.contains(told), "{said}");
-    let enabled = container.try_sh("systemctl is-enabled gapless.socket");
-    assert_eq!(enabled.stdout, "masked\n");
+    assert_eq!(is(container, "enabled", "gapless.socket"), "masked");
+    // Nor is it enabled or started when it is only disabled, or only stopped.
+    container.systemctl("unmask gapless.socket");
+    container.systemctl("disable gapless.socket");
+    container.sh(&format!("{DNF} upgrade /srv/next.rpm 2>&1"));
+    assert_eq!(is(container, "enabled", "gapless.socket"), "disabled");
+    nothing_listens_or_runs(container);
+    container.systemctl("enable gapless.socket");
+    container.sh(&format!("{DNF} reinstall /srv/next.rpm 2>&1"));
+    nothing_listens_or_runs(container);
 }

@@ -14,9 +14,9 @@ const JVM: &str = "web: java -Xlog:jit+compilation=debug -m jdk.httpserver \
 const NODE: &str = "web: node --trace-opt node_port.js\n";
 
 /// Its files alone: the rest of the package is about certificates and alternatives.
-fn bring_a_jvm(container: &Container) {
+fn bring_a_jvm(container: &Container, base: &str) {
     let script = repository("tests/world/debs.sh");
-    let debs = run(Command::new(script).args(["trixie", "default-jre-headless"]));
+    let debs = run(Command::new(script).args([base, "default-jre-headless"]));
     let debs = Path::new(debs.trim());
     let names = std::fs::read_dir(debs).unwrap();
     let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -75,7 +75,7 @@ fn on_257_a_jvm_and_node_are_deployed_and_compile_inside_the_sandbox() {
     let _held = beside_others();
     let container = with_debs("trixie");
     apt(&container, "install /srv/this.deb");
-    bring_a_jvm(&container);
+    bring_a_jvm(&container, "trixie");
     container.push("/srv/page/index.html", b"from the JVM\n", 0o644);
     container.push("/root/jvm/Procfile", JVM.as_bytes(), 0o644);
     container.push("/root/node/Procfile", NODE.as_bytes(), 0o644);
@@ -96,6 +96,39 @@ fn on_257_a_jvm_and_node_are_deployed_and_compile_inside_the_sandbox() {
     the_example_with_a_procfile_is_deployed_as_it_stands(&container);
     a_purge_takes_the_releases_and_nothing_else_in_srv(&container);
 }
+
+/// Java 17 has no web server of its own and its packages no compiler, so there the JVM is what runs
+/// before a release: it compiles all that it needs to say its version.
+#[test]
+fn on_252_a_jvm_compiles_before_a_release_and_node_compiles_inside_the_sandbox() {
+    if let Some(missing) = container::missing().or_else(|| DEB.missing()) {
+        return skip(&missing);
+    }
+    debs();
+    let _held = beside_others();
+    let container = with_debs("bookworm");
+    apt(&container, "install /srv/this.deb");
+    bring_a_jvm(&container, "bookworm");
+    container.push("/root/node/Procfile", NODE.as_bytes(), 0o644);
+    container.push("/root/node/gapless.toml", JVM_FIRST, 0o644);
+    container.install("tests/apps/node_port.js", "/root/node/node_port.js");
+    add_instance(&container, "node", "8081");
+    container.sh("gapless deploy --name node /root/node");
+    let unit = "gapless@node.service";
+    let said = container.sh(&format!("journalctl -o cat -u {unit}"));
+    assert!(
+        said.contains("       4       java."),
+        "C2 compiled nothing: {said}"
+    );
+    assert!(said.contains("Runtime Environment"), "{said}");
+    compiles_under_load(&container, "8081", unit, "[completed optimizing");
+    let rated = format!("systemd-analyze security --no-pager --threshold=20 {unit}");
+    container.sh(&rated);
+}
+
+/// What C2 compiled: tier 4.
+const JVM_FIRST: &[u8] = b"[app]\nrelease_command = [\"sh\", \"-c\", \
+    \"java -Xcomp -Xlog:jit+compilation=debug -version 2>&1 | grep -E '4  .*java|Runtime'\"]\n";
 
 fn a_purge_takes_the_releases_and_nothing_else_in_srv(container: &Container) {
     container.sh("echo mine >/srv/gapless/node/notes; echo mine >/var/lib/gapless/upload");

@@ -119,7 +119,12 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("gl-{}", unique()));
+        let mut path = std::env::temp_dir();
+        path.push(format!("gl-{}", unique()));
+        // A process with our number may have been killed, and left its own.
+        while path.exists() {
+            path.set_file_name(format!("gl-{}", unique()));
+        }
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
