@@ -186,20 +186,21 @@ impl Keeper {
             options,
         };
         keeper.listen(control, outbox)?;
-        let places: Vec<_> = keeper
-            .listeners
-            .iter()
-            .map(|it| it.address.as_str())
-            .collect();
+        keeper.say_that_it_starts();
+        let remembered = keeper.open_state(&mut kept);
+        let was_released = keeper.adopt(remembered, kept);
+        keeper.first_round(was_released);
+        Ok(keeper)
+    }
+
+    fn say_that_it_starts(&self) {
+        let listeners = self.listeners.iter();
+        let places: Vec<_> = listeners.map(|it| it.address.as_str()).collect();
         tracing::info!(
             name: message_id::STARTED.name,
             pid = std::process::id(),
             "gapless {} starts, on {}", env!("CARGO_PKG_VERSION"), places.join(", ")
         );
-        let remembered = keeper.open_state(&mut kept);
-        let was_released = keeper.adopt(remembered, kept);
-        keeper.first_round(was_released);
-        Ok(keeper)
     }
 
     /// To whoever commands: by the control socket, load balancers' questions, files, signals.
