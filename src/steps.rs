@@ -47,6 +47,9 @@ steps! {
     // One keeper leaves, the next adopts.
     ReleaseSaved "keeper.release.saved"
     KeeperLeft "keeper.left"
+    // One ends with all that it has.
+    GenerationGone "keeper.generation.gone"
+    AllGone "keeper.all-gone"
     StateRead "keeper.adopt.read"
     Adopted "keeper.adopt.taken"
     StrangersEnded "keeper.adopt.swept"

@@ -28,7 +28,7 @@ use scene::{Scene, Victim};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use table::{Handover, handovers};
+use table::{Handover, OF_A_STOP, handovers};
 use world::is_long;
 
 /// Most of a play is waiting.
@@ -98,4 +98,12 @@ fn whoever_dies_while_another_is_at_any_step_of_any_handover_is_followed_by_a_wh
         plays.retain(|(step, ..)| steps.contains(step));
     }
     play_all(&plays);
+}
+
+/// However long a drain may take.
+#[test]
+fn a_keeper_that_dies_at_any_step_of_a_stop_is_followed_by_one_that_ends_at_once() {
+    for step in OF_A_STOP {
+        Scene::with("drain = \"10min\"").stop(step);
+    }
 }

@@ -19,7 +19,8 @@ const STORED_WITHIN: Duration = Duration::from_secs(5);
 pub enum KeepError {
     /// Neither whole nor of this type.
     #[error(
-        "cannot read what is kept as {name:?}; if its type changed, add fields with          #[serde(default)], or keep the new one under another name"
+        "cannot read what is kept as {name:?}; if its type changed, add fields with \
+         #[serde(default)], or keep the new one under another name"
     )]
     Value {
         /// Which.

@@ -426,7 +426,7 @@ impl Keeper {
                 return steps::reached(Step::KeeperLeft);
             }
             Some(End::Replaced) => return,
-            Some(End::Finished) | None => {}
+            Some(End::Finished) | None => steps::reached(Step::AllGone),
         }
         self.write_lifetime();
         adoption::forget(&self.fronts, self.crews.values());

@@ -68,6 +68,8 @@ pub fn acts(step: Step) -> &'static [Act] {
         | Step::SettingsTaken
         | Step::ReleaseSaved
         | Step::KeeperLeft
+        | Step::GenerationGone
+        | Step::AllGone
         | Step::StateRead
         | Step::Adopted
         | Step::StrangersEnded

@@ -48,13 +48,18 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With these keys of `[app]`.
+    pub fn with(keys: &str) -> Self {
         let mut service = Service::new("gapless");
         let steps = service.scratch.0.join("steps");
         std::fs::create_dir(&steps).unwrap();
         service.set(DIRECTORY, steps.to_str().unwrap());
         service.listen_tcp("http");
         service.behave(&version("v1"));
-        service.configure_probe(QUICK, "");
+        service.configure_probe(&format!("{QUICK}\n{keys}"), "");
         service.start();
         service.wait_ready();
         let rest = rest(&service).unwrap();
@@ -86,6 +91,24 @@ impl Scene {
         let loses_settled = is_of_trustee(step) && victim == Victim::Itself;
         self.expect_no_more_lost_than_was_under_way(&counted, loses_settled);
         self.expect_nothing_left_over();
+    }
+
+    /// A stop of which the keeper dies at this step.
+    pub fn stop(mut self, step: Step) {
+        let armed = self.steps.join(step.name());
+        std::fs::write(&armed, "").unwrap();
+        self.service.signal(Signal::TERM);
+        let ended = self.service.wait_end(SOON);
+        assert!(!ended.success() && !armed.exists(), "{step:?}: {ended}");
+        self.service.start();
+        let ended = self.service.wait_end(SOON);
+        assert!(ended.success(), "after {step:?}: {ended}");
+        eventually("no process is left", SOON, || {
+            self.service.processes().is_empty().then_some(())
+        });
+        eventually("nothing is left in the store", SOON, || {
+            self.service.heard(Heard::stored).is_empty().then_some(())
+        });
     }
 
     fn hand_over(&mut self, handover: Handover) {

@@ -58,7 +58,7 @@ pub fn handovers(step: Step) -> &'static [Handover] {
         | Step::TrusteeDone => &[FrontCrash, Crash],
         Step::SettingsTaken => &[Settings],
         Step::ReleaseSaved | Step::KeeperLeft | Step::GenerationBegun => &[Restart],
-        Step::CellServed => &[Restart, Settings],
+        Step::CellServed | Step::GenerationGone => &[Restart, Settings],
         Step::StateRead | Step::Adopted | Step::StrangersEnded => {
             &[Restart, Upgrade, KeeperCrash, Crash]
         }
@@ -69,8 +69,9 @@ pub fn handovers(step: Step) -> &'static [Handover] {
         | Step::RelayPlaced
         | Step::UpgradeArriving
         | Step::UpgradeDecided => &[Upgrade],
-        // Those of a deploy are in tests/deploy_steps.rs.
-        Step::StoreLocked
+        // Only a stop gets there: OF_A_STOP. The rest is in tests/deploy_steps.rs.
+        Step::AllGone
+        | Step::StoreLocked
         | Step::StoreSwept
         | Step::StagingMade
         | Step::FileWritten
@@ -98,6 +99,14 @@ pub fn handovers(step: Step) -> &'static [Handover] {
         | Step::BackMarked => &[],
     }
 }
+
+/// A stop gets there, and its keeper has something to end yet.
+pub const OF_A_STOP: [Step; 4] = [
+    Step::FrontExited,
+    Step::FrontBuried,
+    Step::GenerationGone,
+    Step::AllGone,
+];
 
 /// Whose end costs the connections that it was to pass on.
 pub fn is_of_trustee(step: Step) -> bool {

@@ -16,7 +16,7 @@ use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::lifetime::{Lifetime, SaidOnce};
 use crate::keeper::listeners::{self, ListenError, Listener};
 use crate::keeper::output::{Output, Sink};
-use crate::keeper::plan::Plan;
+use crate::keeper::plan::{Event, Plan};
 use crate::keeper::reaper;
 use crate::keeper::spawn;
 use crate::keeper::standing::Standing;
@@ -231,7 +231,8 @@ impl Keeper {
         }
         let level = self.log_level.clone();
         self.use_level(&level);
-        let is_crash = self.plan.generations().next().is_some() && !was_released;
+        let has_any = self.plan.is_stopping() || self.plan.generations().next().is_some();
+        let is_crash = has_any && !was_released;
         self.arrive(is_crash);
         if is_crash {
             if !self.fronts.has_any_current() {
@@ -247,6 +248,10 @@ impl Keeper {
             self.bear_front();
             self.begin_configured(config, &Wanted::Current, None);
             steps::reached(Step::GenerationBegun);
+        }
+        if self.plan.is_stopping() && self.fronts.is_empty() {
+            // The last keeper may have died with the word of it.
+            self.events.push_back(Event::FrontsGone);
         }
         // Who ended between two images.
         self.reap_orphans();

@@ -183,6 +183,7 @@ impl Keeper {
             crew.forget();
             crew.bury(&self.yard);
         }
+        steps::reached(Step::GenerationGone);
     }
 
     /// The cell follows the plan and the workers.
