@@ -32,8 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// ours go first. With a server that closes sooner we see the close nearly always before we send.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
-/// More idle connections than this are not worth their fds in the app.
-const IDLE_CONNECTIONS_MAX: usize = 64;
+/// More idle connections than this are not worth their fds in the app. With fewer than there are busy
+/// clients, one is made for each request, and waits for a place in the backlog of the app.
+const IDLE_CONNECTIONS_MAX: usize = 512;
 
 /// An app's head may have this size; hyper also keeps no more of a body at a time.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
