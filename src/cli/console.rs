@@ -81,7 +81,9 @@ fn open(status: &Status, uid: u32, gid: u32) -> Result<ConsoleError, ConsoleErro
         .split_first()
         .ok_or(ConsoleError::NotConfigured)?;
     let of_worker = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
-    let said = std::fs::read_to_string(of_worker("status")).map_err(ConsoleError::NotAllowed)?;
+    // Anybody may read that of a process; one that just ended has none.
+    let said = std::fs::read_to_string(of_worker("status"));
+    let said = said.map_err(|_gone| ConsoleError::Stranger(pid))?;
     if !are_all(&said, uid) {
         return Err(ConsoleError::Stranger(pid));
     }
