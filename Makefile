@@ -48,7 +48,7 @@ check: ## formatting and lints
 
 test: ## all tests; as root on Debian or Ubuntu it installs what they need
 	@tests/world/need.sh
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 test-systemd: ## only the tests in containers with a real systemd
 	@tests/world/need.sh
@@ -56,7 +56,7 @@ test-systemd: ## only the tests in containers with a real systemd
 
 test-long: ## all tests in their long forms
 	@tests/world/need.sh
-	GAPLESS_LONG=1 $(CARGO) test --locked
+	GAPLESS_LONG=1 $(CARGO) test --locked --no-fail-fast
 
 fuzz: ## every parser against what nobody would write, SECONDS=10 each
 	@tests/fuzz/run.sh $(or $(SECONDS),10)
