@@ -7,12 +7,13 @@ use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
 use crate::front::trustee::Slots;
 use crate::link::FrontSettings;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 /// Orders that a lane may have waiting. One that lets so many wait hangs, which the keeper learns
 /// from the probe.
@@ -52,33 +53,52 @@ impl LaneThread {
         (listeners, probe): (Vec<OwnedFd>, OwnedFd),
     ) -> Result<Self, FrontError> {
         let (orders, orders_received) = mpsc::channel(ORDERS_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(FrontError::Runtime)?;
-        // Registered here, so that a socket that cannot be used ends the start.
-        let entered = runtime.enter();
-        let listeners = listeners.into_iter().enumerate().map(|(number, fd)| {
-            Listener::new(fd).map_err(|source| FrontError::Listener { number, source })
-        });
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let probe = Listener::new(probe).map_err(FrontError::Runtime)?;
-        drop(entered);
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let run = move || {
+            let (runtime, accepting, probing) = match begin(listeners, probe) {
+                Ok(all) => all,
+                // Who is told has nothing else to wait for.
+                Err(error) => return drop(begun.send(Err(error))),
+            };
+            if begun.send(Ok(())).is_err() {
+                return;
+            }
+            runtime.block_on(async move {
+                let lane = lane();
+                let (accepting, probing) = accept::start(&lane, accepting, probing);
+                lane.run(orders_received, accepting).await;
+                drop(probing);
+            });
+        };
         let thread = std::thread::Builder::new()
             .name(format!("lane-{number}"))
-            .spawn(move || {
-                LocalSet::new().block_on(&runtime, async move {
-                    let lane = lane();
-                    let (accepting, probing) = accept::start(&lane, listeners, probe);
-                    lane.run(orders_received, accepting).await;
-                    drop(probing);
-                });
-            });
-        Ok(Self {
-            orders,
-            thread: thread.map_err(FrontError::Runtime)?,
-        })
+            .spawn(run)
+            .map_err(FrontError::Runtime)?;
+        // A socket that cannot be used ends the start.
+        has_begun
+            .recv()
+            .map_err(|gone| FrontError::Runtime(io::Error::other(gone)))??;
+        Ok(Self { orders, thread })
     }
+}
+
+/// Tasks of a lane never leave its thread, and a runtime that knows so needs no set of its own for them.
+fn begin(
+    listeners: Vec<OwnedFd>,
+    probe: OwnedFd,
+) -> Result<(LocalRuntime, Vec<Listener>, Listener), FrontError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(FrontError::Runtime)?;
+    let entered = runtime.enter();
+    let listeners = listeners.into_iter().enumerate().map(|(number, fd)| {
+        Listener::new(fd).map_err(|source| FrontError::Listener { number, source })
+    });
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let probe = Listener::new(probe).map_err(FrontError::Runtime)?;
+    drop(entered);
+    Ok((runtime, listeners, probe))
 }
 
 fn copies_of(listeners: &[OwnedFd]) -> Result<Vec<OwnedFd>, FrontError> {
