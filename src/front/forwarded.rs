@@ -4,9 +4,10 @@
 
 use super::introduction::Introduced;
 use super::stream::Peer;
+use hyper::body::Bytes;
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,17 @@ const OTHERS: [HeaderName; 6] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
+/// Of a `Forwarded` field.
+const END: &[u8] = b";proto=http";
+
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Of an id of ours: a number of 64 bits, and one of 32.
+const ID_BYTES: usize = 24;
+
+const IDS_AT_ONCE: usize = 64;
 
 /// One client connection, as these fields describe it; made once per connection.
 #[derive(Debug)]
@@ -85,10 +96,13 @@ impl Origin {
 
     /// Sets the fields on their way to the app. `Host` must be settled already.
     pub(super) fn describe(&self, headers: &mut HeaderMap) {
-        remove_lookalikes(headers);
-        if !self.is_trusted {
-            for name in OTHERS {
-                headers.remove(name);
+        // One look at all names, as most requests have none of these.
+        if headers.keys().any(|name| is_odd(name.as_str())) {
+            remove_lookalikes(headers);
+            if !self.is_trusted {
+                for name in OTHERS {
+                    headers.remove(name);
+                }
             }
         }
         self.extend_forwarded(headers);
@@ -135,20 +149,16 @@ impl Origin {
         } else {
             None
         };
-        let mut value = before.map_or_else(Vec::new, |mut list| {
-            list.extend_from_slice(b", ");
-            list
-        });
-        value.extend_from_slice(b"for=");
-        value.extend_from_slice(self.node.as_bytes());
+        let mut parts: [&[u8]; 8] = [b"", b"", b"for=", self.node.as_bytes(), b"", b"", b"", END];
+        if let Some(before) = &before {
+            [parts[0], parts[1]] = [before.as_slice(), b", "];
+        }
         // A Host that passed head::prepare_request has no quote and no backslash in it.
         if let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()) {
-            value.extend_from_slice(b";host=\"");
-            value.extend_from_slice(host.as_bytes());
-            value.push(b'"');
+            [parts[4], parts[5], parts[6]] = [b";host=\"", host.as_bytes(), b"\""];
         }
-        value.extend_from_slice(b";proto=http");
-        match HeaderValue::from_bytes(&value) {
+        // Not copied again.
+        match HeaderValue::from_maybe_shared(Bytes::from(parts.concat())) {
             Ok(value) => drop(headers.insert(FORWARDED, value)),
             Err(_invalid) => drop(headers.remove(FORWARDED)),
         }
@@ -226,6 +236,12 @@ fn is_our_name(name: &str) -> bool {
     name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
 }
 
+/// Perhaps one of [`OTHERS`], or a lookalike.
+fn is_odd(name: &str) -> bool {
+    let is_of_others = name.starts_with("x-") && name != REQUEST_ID.as_str();
+    is_of_others || name.as_bytes().contains(&b'_')
+}
+
 /// CGI and its heirs (WSGI, Rack, PHP) cannot tell `X_Forwarded_For` from `X-Forwarded-For`, nor
 /// `Content_Length` from what frames the body.
 fn remove_lookalikes(headers: &mut HeaderMap) {
@@ -257,8 +273,10 @@ fn is_sane_id(id: &HeaderValue) -> bool {
 /// Makes ids that are unique without asking anyone: random at the birth of the lane, then counted.
 #[derive(Debug)]
 pub(super) struct RequestIds {
-    prefix: u64,
+    prefix: String,
     count: Cell<u32>,
+    /// The next ones, in one piece of memory.
+    made: RefCell<Bytes>,
 }
 
 impl RequestIds {
@@ -266,17 +284,35 @@ impl RequestIds {
         // The one source of randomness in std: keys of the process from the kernel, and another
         // value for each state. Ids are names, not secrets.
         Self {
-            prefix: RandomState::new().hash_one("request id"),
+            prefix: format!("{:016x}", RandomState::new().hash_one("request id")),
             count: Cell::new(0),
+            made: RefCell::default(),
         }
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.count.get();
-        self.count.set(count.wrapping_add(1));
-        let id = format!("{:016x}{count:08x}", self.prefix);
-        HeaderValue::from_maybe_shared(hyper::body::Bytes::from(id))
-            .unwrap_or_else(|_invalid| HeaderValue::from(count))
+        let mut made = self.made.borrow_mut();
+        if made.is_empty() {
+            *made = self.some();
+        }
+        let length = made.len().min(ID_BYTES);
+        HeaderValue::from_maybe_shared(made.split_to(length))
+            .unwrap_or_else(|_invalid| HeaderValue::from(self.count.get()))
+    }
+
+    /// An allocation and a format for each would be a part of what a small request costs.
+    fn some(&self) -> Bytes {
+        let mut some = Vec::with_capacity(IDS_AT_ONCE.saturating_mul(ID_BYTES));
+        for _ in 0..IDS_AT_ONCE {
+            let count = self.count.get();
+            self.count.set(count.wrapping_add(1));
+            some.extend_from_slice(self.prefix.as_bytes());
+            let digits = (0..u32::BITS / 4)
+                .rev()
+                .map(|digit| (count >> (4 * digit)) & 15);
+            some.extend(digits.filter_map(|digit| HEX_DIGITS.get(usize::try_from(digit).ok()?)));
+        }
+        Bytes::from(some)
     }
 }
 
@@ -322,6 +358,28 @@ mod tests {
             "for=192.0.2.7;host=\"example.org\";proto=http"
         );
         assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn each_field_that_apps_believe_is_removed_where_it_is_the_only_one() {
+        let lookalikes = ["x_forwarded_for", "x_real_ip", "transfer_encoding"];
+        for name in OTHERS.iter().map(HeaderName::as_str).chain(lookalikes) {
+            let mut headers = headers(&[("host", "a"), (name, "1"), ("x-mine", "1")]);
+            origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
+            assert!(!headers.contains_key(name), "{name}");
+            assert_eq!(headers["x-mine"], "1");
+        }
+    }
+
+    #[test]
+    fn ids_are_many_and_each_another_one() {
+        let ids = RequestIds::new();
+        let all: Vec<_> = (0..3 * IDS_AT_ONCE).map(|_| ids.next()).collect();
+        assert!(all.iter().all(|id| id.len() == ID_BYTES));
+        let last = all.last().unwrap().to_str().unwrap();
+        assert!(last.ends_with("000000bf"), "{last}");
+        let unique: std::collections::BTreeSet<_> = all.iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(unique.len(), all.len());
     }
 
     #[test]

@@ -80,8 +80,9 @@ struct Line {
 impl Line {
     fn push(&mut self, part: &[u8]) {
         let free = self.kept.get_mut(self.bytes..).unwrap_or_default();
-        for (place, byte) in free.iter_mut().zip(part) {
-            *place = *byte;
+        let fits = free.len().min(part.len());
+        if let Some((place, bytes)) = free.get_mut(..fits).zip(part.get(..fits)) {
+            place.copy_from_slice(bytes);
         }
         self.bytes = self.bytes.saturating_add(part.len());
         if let Some(last) = part.last() {

@@ -18,6 +18,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// CGI hands it to programs as HTTP_PROXY, which they take for their own proxy (httpoxy).
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 
+/// And what `Connection` lists; see [`concerns_a_proxy`].
+const HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
 /// The longest method in IANA's registry has 18 letters.
 const METHOD_BYTES_MAX: usize = 32;
 
@@ -58,21 +68,15 @@ pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, 
     if !is_plausible(&head.method) {
         return Err(Refusal::BadMethod);
     }
-    take_expectation(head, body)?;
-    let upgrade = wanted_upgrade(head, body);
-    let accepts_trailers = accepts_trailers(&head.headers);
-    remove_hop_by_hop(&mut head.headers);
-    head.headers.remove(PROXY);
+    let upgrade = if head.headers.keys().any(concerns_a_proxy) {
+        prepare_own_fields(head, body)?
+    } else {
+        None
+    };
     if is_connect {
-        // The app is the proxy that is asked, and who may use it is its matter.
         host::settle_connect(head, body)?;
     } else {
-        head.headers.remove(PROXY_AUTHORIZATION);
         host::settle(head)?;
-    }
-    if accepts_trailers {
-        head.headers
-            .insert(TE, HeaderValue::from_static("trailers"));
     }
     if body == BodyKind::Chunked {
         // Explicitly: hyper would send a GET of unknown length without its body.
@@ -88,6 +92,42 @@ pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, 
     };
     set_upgrade(&mut head.headers, upgrade);
     Ok(wish)
+}
+
+/// Fields with which a proxy has to do something. One look at all names is cheaper than a search for
+/// each, and many heads have none of them.
+fn concerns_a_proxy(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+            | "proxy"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
+/// The protocols that are wanted instead.
+fn prepare_own_fields(head: &mut Parts, body: BodyKind) -> Result<Option<HeaderValue>, Refusal> {
+    take_expectation(head, body)?;
+    let upgrade = wanted_upgrade(head, body);
+    let accepts_trailers = accepts_trailers(&head.headers);
+    remove_hop_by_hop(&mut head.headers);
+    head.headers.remove(PROXY);
+    if head.method != Method::CONNECT {
+        // Else the app is the proxy that is asked, and who may use it is its matter.
+        head.headers.remove(PROXY_AUTHORIZATION);
+    }
+    if accepts_trailers {
+        head.headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(upgrade)
 }
 
 /// Methods are case-sensitive, and an app that takes `head` for `HEAD` answers without the body
@@ -175,9 +215,11 @@ pub(super) fn framing<B>(method: &Method, response: &Response<B>) -> Framing {
 
 /// Makes the app's head one that can go to the client.
 pub(super) fn prepare_response(is_connect: bool, status: StatusCode, headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    if !is_connect {
-        headers.remove(PROXY_AUTHENTICATE);
+    if headers.keys().any(concerns_a_proxy) {
+        remove_hop_by_hop(headers);
+        if !is_connect {
+            headers.remove(PROXY_AUTHENTICATE);
+        }
     }
     if status == StatusCode::NO_CONTENT || status.is_informational() {
         // RFC 9110 section 8.6.
@@ -262,9 +304,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         for name in listed {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }

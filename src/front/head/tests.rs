@@ -16,6 +16,20 @@ fn prepared(target: &str, fields: &[(&str, &str)]) -> Result<Parts, Refusal> {
 }
 
 #[test]
+fn what_is_said_to_a_proxy_does_not_travel_where_it_is_the_only_such_field() {
+    let requests = [PROXY, PROXY_AUTHORIZATION, EXPECT];
+    for name in HOP_BY_HOP.iter().chain(&requests) {
+        let head = prepared("/", &[("host", "a"), (name.as_str(), "100-continue")]);
+        assert!(!head.unwrap().headers.contains_key(name), "{name}");
+    }
+    for name in HOP_BY_HOP.iter().chain(&[PROXY_AUTHENTICATE]) {
+        let mut headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("a"))]);
+        prepare_response(false, StatusCode::OK, &mut headers);
+        assert!(headers.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn hop_by_hop_fields_do_not_travel() {
     let head = prepared(
         "/",
