@@ -285,7 +285,7 @@ impl Drop for Download {
         if self.is_over || self.incoming.is_end_stream() {
             self.exchange.is_whole();
             if let Some(connection) = self.connection.take() {
-                self.lease.pool().give_back(connection);
+                self.lease.pool().give_back(connection, self.exchange.now());
             }
         } else if self.lease.is_cut() {
             self.exchange.is_cut();

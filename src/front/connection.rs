@@ -279,7 +279,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     async fn rest(&mut self, stream: &ClientStream) -> Rested {
         std::future::poll_fn(|cx| {
-            self.client.progress.woken_by(cx.waker());
+            self.client.progress.is_polled(cx.waker());
             if stream.poll_any(cx).is_ready() {
                 return Poll::Ready(Rested::Readable);
             }
@@ -300,7 +300,7 @@ impl Driver<'_> {
         S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     {
         let progress = &self.client.progress;
-        progress.woken_by(cx.waker());
+        progress.is_polled(cx.waker());
         if self.client.lane.mode() == Mode::Draining
             && progress.is_in_flight()
             && !self.is_closing
@@ -319,7 +319,7 @@ impl Driver<'_> {
         }
         let may_rest = progress.is_movable() && progress.is_unused() && !self.is_switching();
         let rests_at = may_rest.then(|| progress.idle_since() + REST_AFTER);
-        if rests_at.is_some_and(|at| at <= Instant::now()) {
+        if rests_at.is_some_and(|at| at <= progress.now()) {
             return Poll::Ready(Said::Nothing);
         }
         self.poll_sleep(cx, rests_at).map(Said::Ends)
@@ -354,7 +354,7 @@ impl Driver<'_> {
         let deadline = self.client.progress.deadline(self.client.lane.http());
         if let Some((at, expiry)) = deadline
             && expiry != Expiry::App
-            && at <= Instant::now()
+            && at <= self.client.progress.now()
         {
             return Poll::Ready(End::TimedOut(expiry));
         }

@@ -39,7 +39,7 @@ impl Exchange {
         Self {
             lane: Rc::clone(lane),
             progress: Rc::clone(progress),
-            started: Instant::now(),
+            started: progress.now(),
             status: None,
             outcome: Outcome::Unfinished,
             account: None,
@@ -76,6 +76,11 @@ impl Exchange {
     /// The rest is the tunnel's.
     pub(super) fn becomes_a_tunnel(&mut self) -> Option<Box<Account>> {
         self.account.take()
+    }
+
+    /// As its client's connection has it.
+    pub(super) fn now(&self) -> Instant {
+        self.progress.now()
     }
 
     pub(super) fn started(&self) -> Instant {

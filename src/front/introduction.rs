@@ -123,7 +123,7 @@ async fn be_introduced(
 async fn wait_for_header(lane: &Lane, progress: &Progress, socket: &mut Socket) -> Waited {
     let mut reading = pin!(read_header(socket));
     let waiting = std::future::poll_fn(|cx| {
-        progress.woken_by(cx.waker());
+        progress.is_polled(cx.waker());
         if let Poll::Ready(read) = reading.as_mut().poll(cx) {
             return Poll::Ready(read);
         }

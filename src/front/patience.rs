@@ -27,16 +27,17 @@ impl Patience {
     }
 
     /// Nothing came, or nothing was taken.
-    pub(super) fn waits(&self) {
+    pub(super) fn waits(&self, now: Instant) {
         if self.since.get().is_none() {
-            self.since.set(Some(Instant::now()));
+            self.since.set(Some(now));
         }
     }
 
     /// So many bytes came, or were taken.
-    pub(super) fn moved(&self, bytes: usize) {
+    pub(super) fn moved(&self, bytes: usize, now: Instant) {
         if let Some(since) = self.since.take() {
-            let waited = self.waited.get().saturating_add(since.elapsed());
+            let waited = now.saturating_duration_since(since);
+            let waited = self.waited.get().saturating_add(waited);
             self.waited.set(waited);
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -69,13 +70,13 @@ mod tests {
         patience.begin();
         let began = Instant::now();
         while began.elapsed() < Duration::from_hours(1) {
-            patience.waits();
+            patience.waits(Instant::now());
             let ends = patience.ends(TIMEOUT, rate_min).unwrap();
             tokio::time::advance(pause).await;
             if ends <= Instant::now() {
                 return Some(ends.duration_since(began));
             }
-            patience.moved(bytes);
+            patience.moved(bytes, Instant::now());
             assert_eq!(patience.ends(TIMEOUT, rate_min), None);
         }
         None
@@ -108,16 +109,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waits_is_not_forgiven_by_the_next_request() {
         let patience = Patience::default();
-        patience.waits();
+        patience.waits(Instant::now());
         tokio::time::advance(Duration::from_secs(20)).await;
         patience.begin();
-        patience.moved(1);
-        patience.waits();
+        patience.moved(1, Instant::now());
+        patience.waits(Instant::now());
         let left = patience.ends(TIMEOUT, 100).unwrap() - Instant::now();
         assert_eq!(left, Duration::from_secs(10));
-        patience.moved(1);
+        patience.moved(1, Instant::now());
         patience.begin();
-        patience.waits();
+        patience.waits(Instant::now());
         let left = patience.ends(TIMEOUT, 100).unwrap() - Instant::now();
         assert_eq!(left, TIMEOUT);
     }

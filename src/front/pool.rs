@@ -106,11 +106,10 @@ impl BackendPool {
     }
 
     /// An idle connection that is worth a try.
-    pub(super) fn take_idle(&self) -> Option<AppConnection> {
+    pub(super) fn take_idle(&self, now: Instant) -> Option<AppConnection> {
         let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
         while let Some(Idle { connection, since }) = idle.pop() {
-            if now.duration_since(since) > IDLE_MAX {
+            if now.saturating_duration_since(since) > IDLE_MAX {
                 // What lies below is older still.
                 idle.clear();
                 return None;
@@ -123,7 +122,7 @@ impl BackendPool {
         None
     }
 
-    pub(super) fn give_back(&self, connection: AppConnection) {
+    pub(super) fn give_back(&self, connection: AppConnection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if self.is_retired.get() || connection.sender.is_closed() || connection.ear.is_last.get() {
             return;
@@ -131,7 +130,7 @@ impl BackendPool {
         if idle.len() < IDLE_CONNECTIONS_MAX {
             idle.push(Idle {
                 connection,
-                since: Instant::now(),
+                since: now,
             });
         }
     }
@@ -140,7 +139,7 @@ impl BackendPool {
     pub(super) fn expire(&self, now: Instant) {
         self.idle
             .borrow_mut()
-            .retain(|idle| now.duration_since(idle.since) <= IDLE_MAX);
+            .retain(|idle| now.saturating_duration_since(idle.since) <= IDLE_MAX);
     }
 
     /// A fresh connection; its task is owned by `tasks`.
@@ -341,7 +340,7 @@ mod tests {
         let body = response.ok().unwrap().into_body().collect().await;
         assert_eq!(body.unwrap().to_bytes(), "ok");
         connection.sender.ready().await.unwrap();
-        pool.give_back(connection);
+        pool.give_back(connection, Instant::now());
         app
     }
 
@@ -357,13 +356,16 @@ mod tests {
                     pid: 0,
                 });
                 drop(pooled(&pool, &listener).await);
-                assert!(pool.take_idle().is_none(), "it was closed");
+                assert!(pool.take_idle(Instant::now()).is_none(), "it was closed");
                 let mut app = pooled(&pool, &listener).await;
                 // Nothing awaits in between, so hyper cannot have seen it.
                 app.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
-                assert!(pool.take_idle().is_none(), "bytes came unasked");
+                assert!(
+                    pool.take_idle(Instant::now()).is_none(),
+                    "bytes came unasked"
+                );
                 let _app = pooled(&pool, &listener).await;
-                assert!(pool.take_idle().is_some());
+                assert!(pool.take_idle(Instant::now()).is_some());
             })
             .await;
     }

@@ -46,6 +46,9 @@ pub(super) enum Upload {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// When the driver of the connection was last polled: one look at the clock for all that happens in
+    /// a poll.
+    now: Cell<Instant>,
     /// hyper has seen bytes of this connection; what it does not need yet, it has.
     has_read: Cell<bool>,
     has_served: Cell<bool>,
@@ -87,7 +90,9 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(may_move_unserved: bool) -> Self {
+        let now = Instant::now();
         Self {
+            now: Cell::new(now),
             has_read: Cell::new(false),
             has_served: Cell::new(false),
             may_move_unserved,
@@ -97,7 +102,7 @@ impl Progress {
             upload: Cell::new(Upload::Whole),
             upload_bytes: Cell::new(0),
             has_read_ahead: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(now),
             head_since: Cell::new(None),
             reading: Patience::default(),
             writing: Patience::default(),
@@ -167,13 +172,14 @@ impl Progress {
 
     /// From now on the app owes an answer.
     pub(super) fn app_is_awaited(&self) {
-        self.app_awaited_since.set(Some(Instant::now()));
+        self.app_awaited_since.set(Some(self.now()));
     }
 
-    /// The app took more of the request: its time begins anew.
+    /// The app took more of the request: its time begins anew. That happens on the app's side, where
+    /// the client's clock may stand.
     pub(super) fn app_took_some(&self) {
         if self.app_awaited_since.get().is_some() {
-            self.app_is_awaited();
+            self.app_awaited_since.set(Some(Instant::now()));
         }
     }
 
@@ -192,24 +198,24 @@ impl Progress {
 
     pub(super) fn read_some(&self, bytes: usize) {
         self.has_read.set(true);
-        self.reading.moved(bytes);
+        self.reading.moved(bytes, self.now());
         if self.responses_open.get() > 0 {
             if self.upload.get() != Upload::Open {
                 self.has_read_ahead.set(true);
             }
         } else if self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
+            self.head_since.set(Some(self.now()));
         }
     }
 
     pub(super) fn read_blocked(&self) {
-        self.reading.waits();
+        self.reading.waits(self.now());
     }
 
     pub(super) fn wrote_some(&self, bytes: usize) {
-        self.writing.moved(bytes);
+        self.writing.moved(bytes, self.now());
         if self.half_closed_since.get().is_some() {
-            self.half_closed_since.set(Some(Instant::now()));
+            self.half_closed_since.set(Some(self.now()));
         }
     }
 
@@ -251,12 +257,12 @@ impl Progress {
     pub(super) fn client_ended(&self) {
         self.withholds();
         if self.half_closed_since.get().is_none() {
-            self.half_closed_since.set(Some(Instant::now()));
+            self.half_closed_since.set(Some(self.now()));
         }
     }
 
     pub(super) fn write_blocked(&self) {
-        self.writing.waits();
+        self.writing.waits(self.now());
     }
 
     /// hyper flushes the socket only when its own buffer is empty.
@@ -368,15 +374,22 @@ impl Progress {
     /// Whether the app owes its answer for longer than `response_timeout`.
     pub(super) fn app_is_late(&self, http: &HttpConfig) -> bool {
         self.deadline_in_flight(http)
-            .is_some_and(|(at, expiry)| expiry == Expiry::App && at <= Instant::now())
+            .is_some_and(|(at, expiry)| expiry == Expiry::App && at <= self.now())
     }
 
-    /// Who to wake when something happened that no socket tells.
-    pub(super) fn woken_by(&self, waker: &Waker) {
+    /// The driver is polled: at this time, and by whom it is to be woken when something happened that no
+    /// socket tells.
+    pub(super) fn is_polled(&self, waker: &Waker) {
+        self.now.set(Instant::now());
         let mut own = self.waker.borrow_mut();
         if !own.as_ref().is_some_and(|own| own.will_wake(waker)) {
             *own = Some(waker.clone());
         }
+    }
+
+    /// For what happens in a poll of the driver.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
     }
 
     pub(super) fn wake(&self) {

@@ -334,7 +334,7 @@ async fn connection_to_app(
 ) -> Result<Option<AppConnection>, Refusal> {
     let pool = lease.pool();
     let pooled = if pick == Pick::Pooled {
-        pool.take_idle()
+        pool.take_idle(client.progress.now())
     } else {
         None
     };

@@ -175,7 +175,7 @@ struct Tunnel<'a> {
 impl Tunnel<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // For a cut, a swap, or another mode of the lane.
-        self.progress.woken_by(cx.waker());
+        self.progress.is_polled(cx.waker());
         loop {
             if self.lease.is_cut() {
                 return Poll::Ready(self.cut(cx));
