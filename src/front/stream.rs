@@ -92,6 +92,39 @@ impl AsFd for Socket {
     }
 }
 
+/// A head and a small body are written as one piece: to copy them costs less than what writev(2) does
+/// beyond send(2).
+const JOINED_BYTES_MAX: usize = 1024;
+
+struct Joined {
+    buffer: [u8; JOINED_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for Joined {
+    fn default() -> Self {
+        Self {
+            buffer: [0; JOINED_BYTES_MAX],
+            length: 0,
+        }
+    }
+}
+
+impl Joined {
+    /// No more than fits.
+    fn push(&mut self, slice: &[u8]) {
+        let end = self.length.saturating_add(slice.len());
+        if let Some(place) = self.buffer.get_mut(self.length..end) {
+            place.copy_from_slice(slice);
+            self.length = end;
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -122,6 +155,19 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [slice] = slices {
+            return self.poll_write(cx, slice);
+        }
+        let bytes = slices
+            .iter()
+            .fold(0, |sum: usize, slice| sum.saturating_add(slice.len()));
+        if bytes <= JOINED_BYTES_MAX {
+            let mut joined = Joined::default();
+            for slice in slices {
+                joined.push(slice);
+            }
+            return self.poll_write(cx, joined.bytes());
+        }
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
