@@ -57,6 +57,10 @@ impl Birth<'_> {
     }
 }
 
+/// Of glibc: each thread keeps so many freed pieces of a size for itself, instead of 7. A lane makes and
+/// frees the same small pieces for every request, of as many connections as are busy.
+const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=127");
+
 /// A process, our end of its link, and what it would leave.
 pub(super) struct Born {
     pub child: Child,
@@ -76,9 +80,12 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
     fds.extend([(SLOTS, bequest.slots().as_fd()), (ESTATE, estate.as_fd())]);
     fds.extend(birth.listeners.iter().map(|fd| (HTTP, fd.as_fd())));
     fds.extend(probes.iter().map(|fd| (PROBE, fd.as_fd())));
+    let mut env = birth.env.clone();
+    // What an operator set is meant for us, too.
+    env.entry(TUNABLES.0.into()).or_insert(TUNABLES.1.into());
     let child = spawn::spawn(&Spawn {
         command: [OWN_IMAGE, "front"].map(OsString::from).to_vec(),
-        env: birth.env,
+        env: &env,
         directory: Path::new("/"),
         fds,
         output: None,
