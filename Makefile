@@ -76,8 +76,10 @@ bench-scale: bench-programs ## does it cost more when there is more: idle connec
 bench-upgrades: ## what twenty upgrades cost the slowest requests
 	@$(CARGO) test --release --locked --test upgrade -- --ignored --nocapture twenty_upgrades
 
+# Not at once: what only the examples need would be in the program that is measured, too.
 bench-programs:
-	@$(CARGO) build --release --locked --bin gapless --example bench-app --example bench-load
+	@$(CARGO) build --release --locked --example bench-app --example bench-load
+	@$(CARGO) build --release --locked --bin gapless
 
 doc: ## the documentation of the crate
 	$(CARGO) doc --locked --no-deps
