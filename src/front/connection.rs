@@ -203,6 +203,7 @@ async fn leave(
     stream: ClientStream,
     (introduced, seat): (Option<Introduced>, Seat),
 ) {
+    let has_more = stream.has_more();
     let (slot, socket, read) = stream.into_parts();
     let switched = client.switched.take();
     match (end, switched) {
@@ -222,7 +223,7 @@ async fn leave(
         }
         (end, _) => {
             drop(slot);
-            finish(client, end, socket).await;
+            finish(client, end, (socket, has_more)).await;
         }
     }
 }
@@ -248,6 +249,8 @@ fn builder(lane: &Lane) -> Builder {
     builder
         // Counts idle time too; ours do not: see Progress.
         .header_read_timeout(None)
+        // Else it looks for the end by reading; ours looks without: see ClientStream.
+        .half_close(true)
         .max_header_size(http.head_bytes_max)
         .max_buf_size(BUFFER_BYTES_MAX.max(http.head_bytes_max));
     if http.headers_max != HEADERS_AT_HAND {
@@ -376,7 +379,7 @@ impl Driver<'_> {
     }
 }
 
-async fn finish(client: &Client, end: End, socket: Socket) {
+async fn finish(client: &Client, end: End, (socket, has_more): (Socket, bool)) {
     match end {
         End::Cut => abort(client, &socket),
         End::TimedOut(expiry) => {
@@ -391,7 +394,7 @@ async fn finish(client: &Client, end: End, socket: Socket) {
         }
         End::Moves | End::Drained => {}
         End::Finished(Ok(())) => {
-            let lingers = client.progress.upload() == Upload::Abandoned;
+            let lingers = has_more || client.progress.upload() == Upload::Abandoned;
             close(socket, lingers).await;
         }
         End::Finished(Err(error)) => failed(client, &error, socket).await,

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Who is at the other end.
@@ -73,6 +73,19 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// How many bytes could be read, of one. Asks the kernel only where it may have something to tell.
+    fn peek(&self) -> io::Result<usize> {
+        let look = || {
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            let (_, length) = rustix::net::recv(self, &mut [0_u8; 1], flags)?;
+            Ok(length)
+        };
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, look),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, look),
         }
     }
 
@@ -208,6 +221,8 @@ pub(super) struct ClientStream {
     is_holding: bool,
     /// What is held back was sent into a tunnel that was not there yet.
     is_impatient: bool,
+    /// Bytes of a next request are here, so the end is not seen before they are read.
+    has_more: bool,
     /// Some after a fault: what is left of [`POISON`]; then the stream is at its end.
     poison: Option<&'static [u8]>,
 }
@@ -230,6 +245,7 @@ impl ClientStream {
             guard: Guard::new(),
             is_holding: false,
             is_impatient: false,
+            has_more: false,
             poison: None,
         }
     }
@@ -237,6 +253,11 @@ impl ClientStream {
     /// Its slot, which must go before the socket does; the socket; and what was read and not used.
     pub(super) fn into_parts(self) -> (Slot, Socket, Bytes) {
         (self.slot, self.socket, self.prefix)
+    }
+
+    /// More came behind a request that was to be answered first, and is not read.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// What hyper has read and not used.
@@ -262,6 +283,7 @@ impl ClientStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.has_more = false;
         if self.prefix.is_empty() {
             if self.slot.is_settled() {
                 ready!(self.socket.poll_readable(cx))?;
@@ -304,6 +326,28 @@ impl ClientStream {
         }
         self.check(before, into);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the client leaves while an answer is on its way. hyper does not look: it would have to
+    /// read, into another buffer, as the head of the request is still in its own.
+    fn watch(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let is_next_here = self.has_more || self.is_holding || !self.prefix.is_empty();
+        let may_end = self.progress.is_in_flight() && !self.guard.is_in_body();
+        if is_next_here || self.poison.is_some() || !may_end {
+            return Ok(());
+        }
+        while let Poll::Ready(ready) = self.socket.poll_readable(cx) {
+            ready?;
+            match self.socket.peek() {
+                // Half-closed, or gone: nobody can tell. Its request is whole, so it gets an answer.
+                Ok(0) => self.progress.client_ended(),
+                Ok(_) => self.has_more = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+            break;
+        }
+        Ok(())
     }
 
     /// If every request that came is answered, and nothing else has come. Looked at where either may
@@ -390,12 +434,21 @@ impl ClientStream {
         }
     }
 
-    fn stamp(&self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Pending => self.progress.write_blocked(),
+    fn stamp(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => {
+                self.progress.write_blocked();
+                // There will be no flush before it goes on.
+                self.watch(cx)?;
+            }
             Poll::Ready(Ok(bytes)) => self.progress.wrote_some(*bytes),
             Poll::Ready(Err(_)) => self.progress.wrote_some(0),
         }
+        written
     }
 }
 
@@ -408,8 +461,7 @@ impl AsyncWrite for ClientStream {
         let this = self.get_mut();
         this.goes_out(bytes);
         let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.stamp(&written);
-        written
+        this.stamp(cx, written)
     }
 
     fn poll_write_vectored(
@@ -420,8 +472,7 @@ impl AsyncWrite for ClientStream {
         let this = self.get_mut();
         this.goes_out(slices.first().map_or(&[], |slice| slice));
         let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
-        this.stamp(&written);
-        written
+        this.stamp(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -431,6 +482,7 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
+        this.watch(cx)?;
         this.progress.flushed();
         this.settle();
         Poll::Ready(Ok(()))

@@ -254,6 +254,32 @@ async fn a_client_that_leaves_frees_the_app_and_is_no_loss() {
 }
 
 #[tokio::test]
+async fn what_comes_while_an_answer_is_on_its_way_is_answered_next_or_not_and_costs_no_answer() {
+    let (port, mut front, app) = world().await;
+    for (more, next) in [("", Some(200)), ("Connection: close\r\n", None)] {
+        let before = app.requests();
+        let mut client = Client::connect(&port).await;
+        let request = format!("GET /wait HTTP/1.1\r\nHost: t\r\n{more}\r\n");
+        client.send(&request).await;
+        front
+            .until("a lease", |report| report.leases.len() == 1)
+            .await;
+        client.send("GET /head HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        // Nothing of it is with the app before the first is answered.
+        front.ask().await;
+        assert_eq!(app.requests(), before + 1);
+        app.release.notify_one();
+        assert_eq!(client.answer().await.body, "app");
+        match next {
+            Some(status) => assert_eq!(client.answer().await.status, status),
+            // The end, and no reset, which could take the answer with it.
+            None => assert_eq!(client.more().await.unwrap(), 0),
+        }
+    }
+    front.end().await;
+}
+
+#[tokio::test]
 async fn an_app_on_a_unix_socket_is_reached() {
     let (port, front) = (Port::open(), Front::start(&Port::open()).await);
     front.end().await;
