@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -17,6 +18,8 @@ PEERS = {"cost": "nginx,haproxy,gapless", "gap": "nginx,haproxy,caddy,gapless", 
 # Rounds, and the seconds of each.
 FULL = {"cost": (5, 2.0), "gap": (3, 8.0), "scale": (5, 1.0)}
 SHORT = {"cost": (1, 0.1), "gap": (1, 1.5), "scale": (1, 0.1)}
+# For 20,000 connections.
+DESCRIPTORS = 65_536
 # What a test sees when a peer can be neither found nor installed.
 EXIT_MISSING = 3
 
@@ -51,8 +54,18 @@ def parse():
     return parser.parse_args()
 
 
+def raise_descriptors():
+    """For everybody who is started from here; root may, others have what they have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, DESCRIPTORS), max(hard, DESCRIPTORS)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main():
     arguments = parse()
+    raise_descriptors()
     mode, options = MODES[arguments.mode], Options(arguments)
     unknown = set(options.chosen or []) - set(mode.all_cases()) | set(options.peers) - KINDS.keys()
     if unknown:

@@ -7,12 +7,12 @@ import statistics
 import time
 
 from cost import idle_count
-from load import Load, measure
+from load import Load, measure, settled_memory
 from peers import Gapless
 from results import count, median_of, table
 
 KEYS = 'settle = "10ms"'
-MORE = "[http]\nheld_max = 5000"
+MORE = "[http]\nheld_max = 5000\nconnections_max = 25000"
 SWAPS = 3
 POINTS = {
     "idle": [0, 2500, 5000, 10_000, 20_000],
@@ -82,8 +82,7 @@ def swaps(server, times):
 
 def idle(options, scratch, points):
     found = {}
-    # Half of the descriptors of a server; a client needs one for each.
-    most = idle_count(options)
+    most = idle_count(options, max(points))
     points = sorted({min(point, most) for point in points})
     with Pair(options, scratch) as pair:
         loads, connected = [], 0
@@ -92,6 +91,8 @@ def idle(options, scratch, points):
                 if point > connected:
                     loads.append(Load(pair.grown, connections=point - connected, once=True))
                     connected = point
+                    # That they come, and go to rest, is not what is asked.
+                    settled_memory(pair.grown)
                 found |= pair.compare(f"idle-{point}")
         finally:
             for load in loads:
