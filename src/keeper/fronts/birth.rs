@@ -80,9 +80,7 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
     fds.extend([(SLOTS, bequest.slots().as_fd()), (ESTATE, estate.as_fd())]);
     fds.extend(birth.listeners.iter().map(|fd| (HTTP, fd.as_fd())));
     fds.extend(probes.iter().map(|fd| (PROBE, fd.as_fd())));
-    let mut env = birth.env.clone();
-    // What an operator set is meant for us, too.
-    env.entry(TUNABLES.0.into()).or_insert(TUNABLES.1.into());
+    let env = environment(birth.env);
     let child = spawn::spawn(&Spawn {
         command: [OWN_IMAGE, "front"].map(OsString::from).to_vec(),
         env: &env,
@@ -98,6 +96,14 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
         lanes,
         bequest,
     })
+}
+
+fn environment(of_keeper: &Environment) -> Environment {
+    let mut env = of_keeper.clone();
+    // What an operator set is meant for us, too.
+    let (name, value) = TUNABLES;
+    env.entry(name.into()).or_insert_with(|| value.into());
+    env
 }
 
 fn lanes(http: &HttpConfig) -> usize {
@@ -121,4 +127,19 @@ fn settings_fd(id: FrontId, birth: &Birth<'_>) -> io::Result<OwnedFd> {
     io::Write::write_all(&mut file, &bytes)?;
     io::Seek::rewind(&mut file)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_has_the_environment_of_its_keeper_and_tunables_unless_the_operator_set_some() {
+        let given = Environment::from([("LANG".into(), "C".into())]);
+        let mut tuned = given.clone();
+        tuned.insert(TUNABLES.0.into(), TUNABLES.1.into());
+        assert_eq!(environment(&given), tuned);
+        let own = Environment::from([(TUNABLES.0.into(), "glibc.malloc.arena_max=1".into())]);
+        assert_eq!(environment(&own), own);
+    }
 }
