@@ -369,8 +369,8 @@ impl Container {
             .env_clear();
         command
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", "/root");
+            .env("LANG", "C.UTF-8");
+        command.env("HOME", "/root");
         command.env("TERM", "dumb").current_dir("/");
         command
     }
