@@ -17,9 +17,11 @@ use crate::link::Endpoint;
 use ask::NoAnswer;
 use listeners::Listener;
 use std::collections::HashSet;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -68,13 +70,30 @@ pub async fn wait_until_answering(
     worker: Tree<'_>,
     seen: &LastSeen,
 ) -> Endpoint {
+    let look = |(number, candidate)| Box::pin(look_at(candidate, number, health, worker, seen));
+    let mut looks: Vec<_> = candidates.iter().enumerate().map(look).collect();
+    // The first in their order, where several have an answer.
+    poll_fn(|woken| {
+        let mut polled = looks.iter_mut().map(|look| look.as_mut().poll(woken));
+        polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+/// Beside the others: our own listening socket is asked for the whole of `health.timeout` before it is
+/// clear that the app does not use it, and an app that comes to its port meanwhile must not wait for that.
+async fn look_at(
+    candidate: &Candidate,
+    number: usize,
+    health: &HealthConfig,
+    worker: Tree<'_>,
+    seen: &LastSeen,
+) -> Endpoint {
     let mut pause = PAUSE_MIN.min(health.interval);
     loop {
-        for (number, candidate) in candidates.iter().enumerate() {
-            match pass(candidate, health, worker).await {
-                Ok(endpoint) => return endpoint,
-                Err(observation) => seen.note(number, observation),
-            }
+        match pass(candidate, health, worker).await {
+            Ok(endpoint) => return endpoint,
+            Err(observation) => seen.note(number, observation),
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(health.interval);
@@ -344,6 +363,28 @@ mod tests {
             Endpoint::Tcp(address)
         );
         app.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_app_that_comes_to_its_port_does_not_wait_for_our_socket_to_be_given_up() {
+        let (_nobody_accepts, ours) = listener();
+        let port = free_port().unwrap();
+        let candidates = [Candidate::Port(port), Candidate::Fd(ours)];
+        let patient = HealthConfig {
+            timeout: LIMIT * 10,
+            ..health(None, 1)
+        };
+        let seen = LastSeen::default();
+        let wait = wait_until_answering(&candidates, &patient, ourselves(), &seen);
+        let comes = async {
+            while seen.observations().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()
+        };
+        let both = async { tokio::join!(wait, comes) };
+        let (found, app) = tokio::time::timeout(LIMIT, both).await.unwrap();
+        assert_eq!(found, Endpoint::Tcp(app.local_addr().unwrap()));
     }
 
     #[tokio::test]

@@ -102,27 +102,29 @@ pub(super) fn show(endpoint: &Endpoint) -> String {
     }
 }
 
-/// The last round of observations, one per candidate. Clones share it: one goes into the wait, one
-/// stays with whoever may give it up.
+/// What was seen last, one per candidate. Clones share it: one goes into the wait, one stays with
+/// whoever may give it up.
 #[derive(Clone, Debug, Default)]
 pub struct LastSeen {
-    round: Arc<Mutex<Vec<Observation>>>,
+    last: Arc<Mutex<Vec<Option<Observation>>>>,
 }
 
 impl LastSeen {
-    /// Of one candidate, in place of what was seen there before. The first round is in order.
+    /// Of one candidate, in place of what was seen there before.
     pub(super) fn note(&self, candidate: usize, observation: Observation) {
-        let mut round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        match round.get_mut(candidate) {
-            Some(before) => *before = observation,
-            None => round.push(observation),
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() <= candidate {
+            last.resize(candidate + 1, None);
+        }
+        if let Some(before) = last.get_mut(candidate) {
+            *before = Some(observation);
         }
     }
 
-    /// One per candidate; fewer before the first round is over.
+    /// In the order of the candidates, up to the first where nothing was seen yet.
     pub fn observations(&self) -> Vec<Observation> {
-        let round = self.round.lock();
-        round.unwrap_or_else(PoisonError::into_inner).clone()
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().map_while(Clone::clone).collect()
     }
 }
 
