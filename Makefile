@@ -19,7 +19,7 @@ export CARGO_HOME ?= $(HOME)/.cargo
 run build bench-programs deb rpm: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/gapless --remap-path-prefix=$(CARGO_HOME)/registry/src=/cargo $(RUSTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run fetch build check test test-systemd test-long fuzz compare bench bench-gap bench-scale bench-upgrades bench-programs doc deb rpm install install-package clean
+.PHONY: help run fetch build check test test-systemd test-apps test-long fuzz compare bench bench-gap bench-scale bench-upgrades bench-programs doc deb rpm install install-package clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test: ## all tests; as root on Debian or Ubuntu it installs what they need
 test-systemd: ## only the tests in containers with a real systemd
 	@tests/world/need.sh
 	$(CARGO) test --locked --test systemd
+
+test-apps: ## the apps of examples/ on their real runtimes, which it downloads once (400 MB)
+	@tests/world/need.sh
+	$(CARGO) test --locked --test runtimes -- --include-ignored --nocapture
 
 test-long: ## all tests in their long forms
 	@tests/world/need.sh

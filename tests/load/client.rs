@@ -67,6 +67,9 @@ struct Arguments {
     timeout: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The app is no probe-app: `/` and `/slow?ms=...` answer with a page that ends with a version
+    #[arg(long)]
+    plain: bool,
     /// End when stdin does, so as not to outlive the test
     #[arg(long)]
     until_stdin_closes: bool,
@@ -200,6 +203,7 @@ fn asker(load: &Load, kind: Kind, client: usize) -> Asker {
         client,
         random,
         Duration::from_millis(load.arguments.slow_ms),
+        load.arguments.plain,
     )
 }
 

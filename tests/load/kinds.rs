@@ -1,6 +1,6 @@
 //! The kinds of clients: how each asks, and when it must have its answer.
 
-use crate::connection::{Checked, Expected, check};
+use crate::connection::{Checked, Expected, check, check_plain};
 use crate::digest;
 use gapless::verify::{Answer, Broken, Connection, Random};
 use serde::Serialize;
@@ -43,16 +43,25 @@ pub struct Asker {
     pub client: usize,
     pub random: Random,
     pub slow_max: Duration,
+    /// The app proves nothing but its version: `/`, and `/slow?ms=…`.
+    pub is_plain: bool,
     asked: u64,
 }
 
 impl Asker {
-    pub fn new(kind: Kind, client: usize, random: Random, slow_max: Duration) -> Self {
+    pub fn new(
+        kind: Kind,
+        client: usize,
+        random: Random,
+        slow_max: Duration,
+        is_plain: bool,
+    ) -> Self {
         Self {
             kind,
             client,
             random,
             slow_max,
+            is_plain,
             asked: 0,
         }
     }
@@ -67,8 +76,8 @@ impl Asker {
         match self.kind {
             Kind::Get | Kind::New | Kind::Idle => {
                 let bytes = self.random.below(4096);
-                self.get(connection, &format!("/echo?bytes={bytes}"), Duration::ZERO)
-                    .await
+                let path = self.page(&format!("/echo?bytes={bytes}"));
+                self.get(connection, &path, Duration::ZERO).await
             }
             Kind::Slow => {
                 let wait = self.random.duration(self.slow_max);
@@ -104,7 +113,18 @@ impl Asker {
             .send(head("GET", path, &id, "").as_bytes())
             .await?;
         let answer = connection.answer().await?;
-        Ok(vec![done(&answer, &id, (digest::OFFSET, 0), began, wait)?])
+        Ok(vec![self.done(
+            &answer,
+            &id,
+            (digest::OFFSET, 0),
+            began,
+            wait,
+        )?])
+    }
+
+    /// Where a plain app has all that it has.
+    fn page(&self, path: &str) -> String {
+        if self.is_plain { "/" } else { path }.to_owned()
     }
 
     async fn post(&mut self, connection: &mut Connection) -> Result<Vec<Done>, Broken> {
@@ -115,7 +135,13 @@ impl Asker {
         connection.send(&request).await?;
         let answer = connection.answer().await?;
         let sent = (digest::add(digest::OFFSET, &body), body.len());
-        Ok(vec![done(&answer, &id, sent, began, Duration::ZERO)?])
+        Ok(vec![self.done(
+            &answer,
+            &id,
+            sent,
+            began,
+            Duration::ZERO,
+        )?])
     }
 
     /// In 4 to 12 pieces over at most a second, half of them chunked; every fourth head in two.
@@ -158,51 +184,54 @@ impl Asker {
         }
         let began = Instant::now();
         let answer = connection.answer().await?;
-        Ok(vec![done(&answer, &id, sent, began, Duration::ZERO)?])
+        Ok(vec![self.done(
+            &answer,
+            &id,
+            sent,
+            began,
+            Duration::ZERO,
+        )?])
     }
 
     async fn pair(&mut self, connection: &mut Connection) -> Result<Vec<Done>, Broken> {
         let ids = [self.next_id(), self.next_id()];
-        let both = ids
-            .each_ref()
-            .map(|id| head("GET", "/echo?bytes=200", id, ""))
-            .concat();
+        let page = self.page("/echo?bytes=200");
+        let both = ids.each_ref().map(|id| head("GET", &page, id, "")).concat();
         let began = Instant::now();
         connection.send(both.as_bytes()).await?;
         let mut all = Vec::new();
         for id in &ids {
             let answer = connection.answer().await?;
-            all.push(done(
-                &answer,
-                id,
-                (digest::OFFSET, 0),
-                began,
-                Duration::ZERO,
-            )?);
+            all.push(self.done(&answer, id, (digest::OFFSET, 0), began, Duration::ZERO)?);
         }
         Ok(all)
+    }
+
+    fn done(
+        &self,
+        answer: &Answer,
+        id: &str,
+        sent: (u64, usize),
+        began: Instant,
+        wait: Duration,
+    ) -> Result<Done, Broken> {
+        let checked = if self.is_plain {
+            check_plain(answer)?
+        } else {
+            check(answer, &Expected { id, sent })?
+        };
+        let late = answer
+            .began
+            .saturating_duration_since(began)
+            .saturating_sub(wait);
+        Ok(Done {
+            checked,
+            took: began.elapsed(),
+            late,
+        })
     }
 }
 
 fn head(method: &str, path: &str, id: &str, more: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: load.test\r\nX-Client-Id: {id}\r\n{more}\r\n")
-}
-
-fn done(
-    answer: &Answer,
-    id: &str,
-    sent: (u64, usize),
-    began: Instant,
-    wait: Duration,
-) -> Result<Done, Broken> {
-    let checked = check(answer, &Expected { id, sent })?;
-    let late = answer
-        .began
-        .saturating_duration_since(began)
-        .saturating_sub(wait);
-    Ok(Done {
-        checked,
-        took: began.elapsed(),
-        late,
-    })
 }

@@ -110,7 +110,9 @@ impl Tally {
         self.ok += 1;
         self.latencies.entry(kind).or_default().push(took);
         *self.versions.entry(version).or_default() += 1;
-        self.pids.insert(pid);
+        if !pid.is_empty() {
+            self.pids.insert(pid);
+        }
         if late.as_millis() > self.stall.ms {
             let at_ms = self.began.elapsed().as_millis();
             self.stall = Stall {

@@ -11,9 +11,12 @@ use super::process::{self, Finished};
 use super::{Behaviour, eventually, gapless, repository, tool, unique};
 use gapless::api::Status;
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -21,9 +24,14 @@ use std::time::Duration;
 
 const BOOT_WITHIN: Duration = Duration::from_mins(1);
 const COMMAND_WITHIN: Duration = Duration::from_mins(2);
+/// A base tree, which is downloaded.
+const BUILT_WITHIN: Duration = Duration::from_mins(20);
 
 /// The bases: systemd 252 and 257.
 pub const BASES: [&str; 2] = ["bookworm", "trixie"];
+
+/// trixie with the runtimes of examples/ in it: tests/runtimes/tree.sh.
+pub const RUNTIMES: &str = "trixie-apps";
 
 /// One container. Dropped, it is powered off and everything of it is removed.
 pub struct Container {
@@ -72,9 +80,13 @@ fn cache(base: &str) -> PathBuf {
     if let Some(path) = built.get(base) {
         return path.clone();
     }
-    let mut script = Command::new(repository("tests/world/bases.sh"));
+    let mut script = Command::new(repository(if base == RUNTIMES {
+        "tests/runtimes/tree.sh"
+    } else {
+        "tests/world/bases.sh"
+    }));
     script.arg(base);
-    let path = process::run(script, Duration::from_mins(10)).expect_success();
+    let path = process::run(script, BUILT_WITHIN).expect_success();
     let path = PathBuf::from(path.trim());
     sweep(&path.join("run"));
     built.insert(base.to_owned(), path.clone());
@@ -400,7 +412,29 @@ impl Container {
 
     /// The load, on the network of the container but not in it.
     pub fn load(&self, arguments: &[&str]) -> Load {
-        Load::start_in(&self.network(), "127.0.0.1:8888", arguments)
+        self.load_at("127.0.0.1:8888", arguments)
+    }
+
+    /// The same on another address.
+    pub fn load_at(&self, address: &str, arguments: &[&str]) -> Load {
+        Load::start_in(&self.network(), address, arguments)
+    }
+
+    /// A connection to who listens inside, if somebody does.
+    pub fn connect(&self, address: &str) -> std::io::Result<TcpStream> {
+        let namespace = File::open(self.network()).unwrap();
+        let connecting = || {
+            // Of this thread alone; the connection stays what it is.
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network).unwrap();
+            TcpStream::connect(address)
+        };
+        std::thread::scope(|scope| scope.spawn(connecting).join().unwrap())
+    }
+
+    /// A path inside, as this machine reaches it: also what is mounted there.
+    pub fn reach(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init()))
     }
 
     /// The ports of all who are connected to gapless.service.
@@ -447,14 +481,24 @@ impl Container {
 
     /// `gapless status --json`.
     pub fn status(&self) -> Status {
+        self.status_of("gapless")
+    }
+
+    /// The same of an instance.
+    pub fn status_of(&self, name: &str) -> Status {
         // Its exit code says whether all is well, which is not the question here.
-        let text = self.try_sh("gapless status --json gapless").stdout;
+        let text = self.try_sh(&format!("gapless status --json {name}")).stdout;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// Pids of the live generation's workers, as seen inside.
     pub fn worker_pids(&self) -> Vec<u32> {
-        let status = self.status();
+        self.worker_pids_of("gapless")
+    }
+
+    /// The same of an instance.
+    pub fn worker_pids_of(&self, name: &str) -> Vec<u32> {
+        let status = self.status_of(name);
         let live = status
             .generations
             .iter()

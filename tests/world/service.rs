@@ -16,7 +16,7 @@ use reply::{ask, try_ask};
 )]
 pub use self::{
     ear::{Heard, Message},
-    reply::{Reply, get, get_unix},
+    reply::{Reply, get, get_unix, receive},
 };
 
 use super::cgroup::Cgroup;

@@ -60,6 +60,11 @@ pub(super) fn try_ask(mut stream: impl Read + Write, method: &str, path: &str) -
         "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).ok()?;
+    Some(receive(stream))
+}
+
+/// What comes until the end of the connection, as one answer.
+pub fn receive(mut stream: impl Read) -> Reply {
     let mut bytes = Vec::new();
     // A reset says as much as an end: what came so far is judged by its length.
     drop(stream.read_to_end(&mut bytes));
@@ -84,7 +89,7 @@ pub(super) fn try_ask(mut stream: impl Read + Write, method: &str, path: &str) -
             .and_then(|length| length.parse().ok());
         reply.is_whole = length == Some(rest.len());
     }
-    Some(reply)
+    reply
 }
 
 /// The body so far, and whether the last chunk came.
