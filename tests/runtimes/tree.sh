@@ -35,6 +35,8 @@ build() {
     cp -a --reflink=auto "$base" "$tree.new"
     printf '#!/bin/sh\nexit 101\n' >"$tree.new/usr/sbin/policy-rc.d"
     chmod 0755 "$tree.new/usr/sbin/policy-rc.d"
+    # The base tree has no manuals and no place for them, which the alternatives of a JDK insist on.
+    mkdir -p "$tree.new/usr/share/man/man1"
     inside 'apt-get update -q'
     inside "apt-get install -q -y --no-install-recommends $packages"
     inside "npm install --global --no-fund --no-audit $npm"
