@@ -21,11 +21,18 @@ if [[ -d $tree && $(cat "$tree.stamp" 2>/dev/null) == "$recipe" ]]; then
     exit
 fi
 
+# npm is to trust whom this machine trusts: its proxy may answer for everybody else.
+certificates=/etc/ssl/certs/ca-certificates.crt
+trust=()
+if [[ -r $certificates ]]; then
+    trust=("--bind-ro=$certificates:/run/certificates" --setenv=NODE_EXTRA_CA_CERTS=/run/certificates)
+fi
+
 # Runs inside, on the network of this machine. A container, and not chroot(8), because a JDK asks
 # /proc while it is installed, and no daemon may be left running.
 inside() {
     systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=copy-host --directory="$tree.new" \
-        --pipe --setenv=DEBIAN_FRONTEND=noninteractive sh -eu -c "$1" </dev/null >>"$tree.log" 2>&1
+        --pipe --setenv=DEBIAN_FRONTEND=noninteractive "${trust[@]}" sh -eu -c "$1" </dev/null >>"$tree.log" 2>&1
 }
 
 build() {
@@ -38,7 +45,7 @@ build() {
     # The base tree has no manuals and no place for them, which the alternatives of a JDK insist on.
     mkdir -p "$tree.new/usr/share/man/man1"
     inside 'apt-get update -q'
-    inside "apt-get install -q -y --no-install-recommends $packages"
+    inside "apt-get install -q -y --no-install-recommends -o DPkg::Options::=--force-unsafe-io $packages"
     inside "npm install --global --no-fund --no-audit $npm"
     # The standard library, compiled once instead of in each test.
     inside 'cd /tmp && HOME=/root go build net/http'
