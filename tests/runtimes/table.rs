@@ -1,7 +1,9 @@
 //! Which examples there are. A new one is a directory in examples/, a line here, and its runtime in
 //! `packages`.
 
+use crate::consoles;
 use crate::instance::Instance;
+use crate::starter;
 use std::path::Path;
 
 /// An app of examples/.
@@ -46,10 +48,37 @@ const fn example(name: &'static str, version_in: &'static str, runtime: &'static
     }
 }
 
-pub const EXAMPLES: &[Example] = &[Example {
-    slow: Slow::Download,
-    ..example("static", "public/index.html", "python3 --version")
-}];
+pub const EXAMPLES: &[Example] = &[
+    Example {
+        slow: Slow::Download,
+        ..example("static", "public/index.html", "python3 --version")
+    },
+    example("java", "Hello.java", "java --version"),
+    Example {
+        also: consoles::clojure_redefines_a_function,
+        ..example(
+            "clojure",
+            "hello.clj",
+            "clojure -e '(println :clojure (clojure-version))'",
+        )
+    },
+    Example {
+        also: starter::bun_runs_what_its_starter_file_names,
+        ..example(
+            "bun",
+            "version1.ts",
+            "echo bun $(/usr/local/bin/bun --version)",
+        )
+    },
+    Example {
+        also: consoles::elixir_reads_a_value,
+        ..example("elixir", "lib/hello.ex", "elixir --version | tail -n 1")
+    },
+    Example {
+        also: consoles::lisp_redefines_a_function,
+        ..example("common-lisp", "hello.lisp", "sbcl --version")
+    },
+];
 
 /// Runtimes that cannot be had, and why.
 pub const KNOWN_MISSING: &[(&str, &str)] = &[];

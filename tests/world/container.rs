@@ -370,6 +370,7 @@ impl Container {
         command
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8");
+        command.env("HOME", "/root");
         command.env("TERM", "dumb").current_dir("/");
         command
     }
