@@ -42,7 +42,9 @@ build: ## build the release binary
 check: ## formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
+	$(CARGO) fmt --check --manifest-path examples/rust/Cargo.toml
 	@$(CARGO) metadata --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
+	@$(CARGO) metadata --locked --format-version 1 --manifest-path examples/rust/Cargo.toml >/dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features app -- -D warnings
 

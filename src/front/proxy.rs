@@ -249,6 +249,9 @@ async fn send(
                 Some(spare) if is_silent => {
                     can_send_again = false;
                     client.lane.counts_a_retry();
+                    // Of an app of several processes the others may still take it, and end the next
+                    // moment: another worker, or this one when the keeper had time to see it.
+                    wait.avoided.push(lease.pool().life());
                     // The app may just be respawning: that gets the patience of a new request.
                     wait.hold_ends = Instant::now() + client.lane.http().hold;
                     request = spare;

@@ -202,6 +202,30 @@ async fn a_get_is_sent_again_when_the_app_died_silently() {
     front.end().await;
 }
 
+/// Of an app of several processes, those that are left take requests until they are ended, too.
+#[tokio::test]
+async fn what_one_worker_lost_is_sent_to_another_however_busy_that_is() {
+    let (port, app) = (Port::open(), App::start("app").await);
+    let dying = raw_app(|_, mut socket| async move {
+        read_head(&mut socket).await;
+    });
+    let mut front = Front::start(&port).await;
+    front.serve(1, live(1, &[dying.await, app.address])).await;
+    let (mut busy, mut client) = (Client::connect(&port).await, Client::connect(&port).await);
+    busy.send("GET /wait HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    front
+        .until("the other one is busy", |_| app.requests() == 1)
+        .await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.body, "app");
+    }
+    app.release.notify_one();
+    assert_eq!(busy.answer().await.body, "app");
+    let report = front.ask().await;
+    assert!(report.counters.lost.is_empty());
+    front.end().await;
+}
+
 #[tokio::test]
 async fn a_post_is_not_sent_again() {
     let port = Port::open();

@@ -4,7 +4,12 @@
 use crate::consoles;
 use crate::instance::Instance;
 use crate::starter;
+use crate::world::{process, repository};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const BUILT_WITHIN: Duration = Duration::from_mins(10);
 
 /// An app of examples/.
 pub struct Example {
@@ -53,6 +58,20 @@ pub const EXAMPLES: &[Example] = &[
         slow: Slow::Download,
         ..example("static", "public/index.html", "python3 --version")
     },
+    example("python", "app.py", "python3 -m gunicorn --version"),
+    Example {
+        directory: "python",
+        arguments: "-- python3 -m uvicorn --fd 3 asgi:app",
+        ..example("uvicorn", "asgi.py", "python3 -m uvicorn --version")
+    },
+    example("go", "main.go", "go version"),
+    example("node", "server.js", "node --version"),
+    example("ruby", "config.ru", "puma --version"),
+    example("php", "index.php", "php --version"),
+    Example {
+        build: built_with_cargo,
+        ..example("rust", "src/main.rs", "echo built by cargo, outside")
+    },
     example("java", "Hello.java", "java --version"),
     Example {
         also: consoles::clojure_redefines_a_function,
@@ -85,3 +104,18 @@ pub const KNOWN_MISSING: &[(&str, &str)] = &[];
 
 /// In examples/, and shown elsewhere: tests/run.rs, tests/deposits.rs, tests/packages.
 pub const NO_APPS: [&str; 3] = ["hello", "kept", "procfile"];
+
+/// The program at the top of the copy, where a deploy of the directory finds it.
+fn built_with_cargo(copy: &Path) {
+    let manifest = copy.join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let here = format!("path = \"{}\"", repository("").display());
+    assert!(text.contains("path = \"../..\""), "{text}");
+    std::fs::write(&manifest, text.replace("path = \"../..\"", &here)).unwrap();
+    let target = repository("target/runtimes");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--manifest-path"]);
+    cargo.arg(&manifest).arg("--target-dir").arg(&target);
+    process::run(cargo, BUILT_WITHIN).expect_success();
+    std::fs::copy(target.join("debug/hello"), copy.join("hello")).unwrap();
+}
