@@ -31,15 +31,16 @@ struct Kept {
 type Event = fn(&mut Service, u32);
 
 fn start(workers: u32) -> Service {
-    start_app("python3", "tests/apps/keeps.py", workers)
+    let keys = format!("workers = {workers}");
+    start_app("python3", "tests/apps/keeps.py", &keys)
 }
 
-fn start_app(program: &str, script: &str, workers: u32) -> Service {
+fn start_app(program: &str, script: &str, keys: &str) -> Service {
     let script = repository(script);
     let mut service = Service::new("gapless");
     service.listen_tcp("http");
     service.configure(&format!(
-        "[app]\ncommand = [\"{program}\", \"{}\"]\nsettle = \"100ms\"\nworkers = {workers}\n",
+        "[app]\ncommand = [\"{program}\", \"{}\"]\nsettle = \"100ms\"\n{keys}\n",
         script.display()
     ));
     service.start();
@@ -167,7 +168,10 @@ fn each_worker_gets_its_own() {
 
 #[test]
 fn the_examples_for_python_and_node_count_on() {
-    for (program, script) in [("python3", "app.py"), ("node", "app.js")] {
+    for (program, script, keys) in [
+        ("python3", "app.py", "watchdog = \"3s\""),
+        ("node", "app.js", ""),
+    ] {
         if std::process::Command::new(program)
             .arg("--version")
             .output()
@@ -176,7 +180,7 @@ fn the_examples_for_python_and_node_count_on() {
             skip(&format!("{program} is not installed"));
             continue;
         }
-        let mut service = start_app(program, &format!("examples/kept/{script}"), 1);
+        let mut service = start_app(program, &format!("examples/kept/{script}"), keys);
         let visit = |service: &Service| service.get("/").expect_ok();
         assert_eq!(visit(&service), "1\n", "{script}");
         service.reload().expect_success();
@@ -191,9 +195,22 @@ fn the_examples_for_python_and_node_count_on() {
         assert_eq!(visit(&service), "4\n", "{script}");
         service.kill_keeper();
         assert_eq!(visit(&service), "5\n", "{script}");
+        if !keys.is_empty() {
+            outlives_its_watchdog(&service);
+        }
         assert!(service.stop(SOON).success());
         service.start();
         service.wait_ready();
         assert_eq!(visit(&service), "1\n", "{script}");
     }
+}
+
+/// Whoever is not heard for three seconds is replaced.
+fn outlives_its_watchdog(service: &Service) {
+    eventually("it is older than that", SOON, || {
+        let age = service.status().generations[0].workers[0].age_seconds;
+        (age > 3).then_some(())
+    });
+    let scrape = service.scrape();
+    scrape.expect("worker_respawns_total", &[("reason", "watchdog")], 0.0);
 }

@@ -77,6 +77,11 @@ class Server(http.server.ThreadingHTTPServer):
     # server_close waits for the requests under way.
     daemon_threads = False
 
+    def service_actions(self):
+        # Twice a second, by the loop that accepts: when that hangs, nobody says it any more.
+        if "WATCHDOG_USEC" in os.environ:
+            say("WATCHDOG=1")
+
 
 def listen():
     if "http" not in GIVEN:
@@ -97,3 +102,4 @@ signal.signal(signal.SIGTERM, end)
 say("READY=1")
 SERVER.serve_forever()
 SERVER.server_close()
+# Every request is finished: what has to be done once at the end of this generation is done here.
