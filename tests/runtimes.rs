@@ -20,12 +20,16 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "runtimes/consoles.rs"]
+mod consoles;
 #[path = "runtimes/in_flight.rs"]
 mod in_flight;
 #[path = "runtimes/instance.rs"]
 mod instance;
 #[path = "runtimes/measured.rs"]
 mod measured;
+#[path = "runtimes/starter.rs"]
+mod starter;
 #[path = "runtimes/table.rs"]
 mod table;
 mod world;

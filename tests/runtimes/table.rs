@@ -1,7 +1,9 @@
 //! Which examples there are. A new one is a directory in examples/, a line here, and its runtime in
 //! `packages`.
 
+use crate::consoles;
 use crate::instance::Instance;
+use crate::starter;
 use crate::world::{process, repository};
 use std::path::Path;
 use std::process::Command;
@@ -69,6 +71,31 @@ pub const EXAMPLES: &[Example] = &[
     Example {
         build: built_with_cargo,
         ..example("rust", "src/main.rs", "echo built by cargo, outside")
+    },
+    example("java", "Hello.java", "java --version"),
+    Example {
+        also: consoles::clojure_redefines_a_function,
+        ..example(
+            "clojure",
+            "hello.clj",
+            "clojure -e '(println :clojure (clojure-version))'",
+        )
+    },
+    Example {
+        also: starter::bun_runs_what_its_starter_file_names,
+        ..example(
+            "bun",
+            "version1.ts",
+            "echo bun $(/usr/local/bin/bun --version)",
+        )
+    },
+    Example {
+        also: consoles::elixir_reads_a_value,
+        ..example("elixir", "lib/hello.ex", "elixir --version | tail -n 1")
+    },
+    Example {
+        also: consoles::lisp_redefines_a_function,
+        ..example("common-lisp", "hello.lisp", "sbcl --version")
     },
 ];
 
