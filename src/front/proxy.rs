@@ -252,8 +252,10 @@ async fn send(
                     // Of an app of several processes the others may still take it, and end the next
                     // moment: another worker, or this one when the keeper had time to see it.
                     wait.avoided.push(lease.pool().life());
-                    // The app may just be respawning: that gets the patience of a new request.
-                    wait.hold_ends = Instant::now() + client.lane.http().hold;
+                    // The app may just be respawning: that gets the patience of a new request, and time
+                    // for that one look at the only worker where nothing else is ever held.
+                    let patience = client.lane.http().hold.max(2 * RECONNECT_DELAY);
+                    wait.hold_ends = Instant::now() + patience;
                     request = spare;
                 }
                 Some(_) | None => return Err(lost(fault.get(), is_malformed)),

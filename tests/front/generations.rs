@@ -202,6 +202,19 @@ async fn a_get_is_sent_again_when_the_app_died_silently() {
     front.end().await;
 }
 
+#[tokio::test]
+async fn a_get_is_sent_again_to_the_only_worker_where_nothing_is_held() {
+    let port = Port::open();
+    let http = gapless::config::HttpConfig {
+        hold: Duration::ZERO,
+        ..http()
+    };
+    let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;
+    front.serve(1, live(1, &[dying_app().await])).await;
+    assert_eq!(Client::connect(&port).await.get("/").await.body, "again");
+    front.end().await;
+}
+
 /// Of an app of several processes, those that are left take requests until they are ended, too.
 #[tokio::test]
 async fn what_one_worker_lost_is_sent_to_another_however_busy_that_is() {
