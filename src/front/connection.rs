@@ -46,8 +46,13 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A connection that is idle for so long rests: what hyper has for each, some 20 kB, is given up, and
 /// made anew when something comes. That takes time, so not between two requests of a client that is
-/// busy; and not later, so that in a burst few have it at a time.
+/// busy, as long as not too many have it at a time: see [`AWAKE_MAX`].
 const REST_AFTER: Duration = Duration::from_millis(200);
+
+/// Where more connections of a lane than these are awake, each rests as soon as it is idle. An allocator
+/// keeps what a burst took, so a burst must not take much; and what so many have is in no cache when
+/// their turn comes, so that to make it anew costs no more.
+const AWAKE_MAX: usize = 64;
 
 /// How a connection ended for its lane.
 #[derive(Debug)]
@@ -185,6 +190,7 @@ async fn run(client: &Rc<Client>, mut stream: ClientStream) -> (End, ClientStrea
 /// With hyper, until the connection ends or may rest.
 async fn converse(driver: &mut Driver<'_>, stream: ClientStream) -> (Said, ClientStream) {
     let client = driver.client;
+    let _awake = client.lane.stay_awake();
     let service = service_fn(|request| {
         let exchange = Exchange::begin(&client.lane, &client.progress);
         proxy::answer(Rc::clone(client), exchange, request)
@@ -262,7 +268,7 @@ fn builder(lane: &Lane) -> Builder {
 /// What came of conversing.
 enum Said {
     Ends(End),
-    /// Nothing, for [`REST_AFTER`].
+    /// Nothing, for [`REST_AFTER`] at most.
     Nothing,
 }
 
@@ -321,7 +327,12 @@ impl Driver<'_> {
             return Poll::Ready(Said::Ends(end));
         }
         let may_rest = progress.is_movable() && progress.is_unused() && !self.is_switching();
-        let rests_at = may_rest.then(|| progress.idle_since() + REST_AFTER);
+        let patience = if self.client.lane.awake() > AWAKE_MAX {
+            Duration::ZERO
+        } else {
+            REST_AFTER
+        };
+        let rests_at = may_rest.then(|| progress.idle_since() + patience);
         if rests_at.is_some_and(|at| at <= progress.now()) {
             return Poll::Ready(Said::Nothing);
         }

@@ -122,6 +122,8 @@ pub(super) struct Lane {
     waking: Cell<Option<u64>>,
     in_flight: Cell<u64>,
     held: Cell<u64>,
+    /// Each connection that hyper has holds a clone.
+    awake: Rc<()>,
     /// By number, so that a cut or another mode can wake them.
     connections: RefCell<BTreeMap<u64, Weak<Progress>>>,
     connections_ever: Cell<u64>,
@@ -170,6 +172,7 @@ impl Lane {
             waking: Cell::new(None),
             in_flight: Cell::new(0),
             held: Cell::new(0),
+            awake: Rc::default(),
             connections: RefCell::default(),
             connections_ever: Cell::new(0),
             tunnels: RefCell::default(),
@@ -267,6 +270,16 @@ impl Lane {
     pub(super) fn berth(&self, fd: impl AsFd) -> Berth {
         let must_introduce = self.http.proxy_protocol == ProxyProtocol::Require;
         self.slots.berth(fd, None, must_introduce)
+    }
+
+    /// Counts a connection among those that are awake, until the guard drops.
+    pub(super) fn stay_awake(&self) -> Rc<()> {
+        Rc::clone(&self.awake)
+    }
+
+    /// Connections that do not rest.
+    pub(super) fn awake(&self) -> usize {
+        Rc::strong_count(&self.awake).saturating_sub(1)
     }
 
     /// What is said of a connection in case of our end.
