@@ -241,6 +241,24 @@ fn a_worker_of_which_a_thing_is_lost_is_ended_and_replaced() {
     }
 }
 
+/// A keeper that dies while it has them kept leaves one of them, which is of no use.
+#[test]
+fn a_front_of_which_half_of_its_bequest_is_lost_leaves_nothing_in_the_fd_store() {
+    for lost in ["gapless-f1-estate", "gapless-f1-slots"] {
+        let mut service = Service::probe(&version("v1"), QUICK, "");
+        let front = service.status().fronts[0].pid;
+        service.lose(lost);
+        service.kill_keeper();
+        assert_eq!(service.status().fronts[0].pid, front, "it is adopted");
+        process::end(front, Signal::KILL);
+        eventually("another front serves, and nothing is left", SOON, || {
+            let stored = service.heard(world::service::Heard::stored);
+            let is_clean = !stored.iter().any(|name| name.starts_with("gapless-f1-"));
+            (is_clean && the_version(&service) == "v1").then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_front_of_which_the_link_is_lost_is_ended_and_replaced() {
     let mut service = Service::probe(&version("v1"), QUICK, "");

@@ -93,7 +93,11 @@ impl Fronts {
         stops: bool,
         now: Moment,
     ) -> Option<SlotTally> {
-        let bequest = bequest?;
+        let Some(bequest) = bequest else {
+            // One of both may be there: a keeper died while it had them kept.
+            self.left_in_store.extend(names(id));
+            return None;
+        };
         let tally = bequest.tally(id);
         if stops || !tally.is_some_and(|tally| tally.has_estate()) {
             self.left_in_store.extend(names(id));
