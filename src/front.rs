@@ -29,6 +29,7 @@ mod progress;
 mod proxy;
 mod proxy_header;
 mod refusal;
+mod share;
 mod stream;
 mod tally;
 pub mod trustee;

@@ -90,11 +90,13 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
         let accepted = listener.accept().await.and_then(|fd| {
             // At once: until then nobody knows that it came.
             let berth = lane.berth(&fd);
-            Ok((Socket::from_fd(fd)?, berth))
+            let kept = lane.give(fd, berth);
+            kept.map_or(Ok(()), |(fd, berth)| {
+                connection::serve_accepted(&lane, fd, berth)
+            })
         });
-        match accepted {
-            Ok((socket, berth)) => connection::serve_accepted(&lane, socket, berth),
-            Err(error) => shortage.wait(&lane, &error).await,
+        if let Err(error) = accepted {
+            shortage.wait(&lane, &error).await;
         }
         in_a_row += 1;
         if in_a_row >= ACCEPTS_PER_TURN_MIN.max(lane.open_connections() / ACCEPTS_SHARE) {

@@ -1,8 +1,9 @@
 //! How many connections each client address has, in all lanes together.
 //!
-//! The one thing that lanes share, and only with `connections_per_address_max`: a share for each
-//! lane would refuse a client whose connections the kernel happened to give to one lane. It is
-//! touched when a connection comes and when it goes, not by requests.
+//! Beside the [shares](super::share) the one thing that lanes share, and only with
+//! `connections_per_address_max`: a limit for each lane would refuse a client whose connections the
+//! kernel happened to give to one lane. It is touched when a connection comes and when it goes, not by
+//! requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

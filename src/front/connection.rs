@@ -6,7 +6,7 @@ use super::body::{OwnBody, ResponseBody};
 use super::exchange::Exchange;
 use super::forwarded::Origin;
 use super::introduction::{self, Introduced, TurnedAway};
-use super::lane::{Lane, Mode};
+use super::lane::{Gift, Lane, Mode};
 use super::parcel::{self, Parked};
 use super::progress::{Expiry, Progress, Upload};
 use super::proxy::{self, Client};
@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -85,12 +86,26 @@ pub(super) struct Visit {
 }
 
 /// Serves a connection that just came.
-pub(super) fn serve_accepted(lane: &Rc<Lane>, socket: Socket, berth: Berth) {
+///
+/// # Errors
+/// When the runtime cannot watch it.
+pub(super) fn serve_accepted(lane: &Rc<Lane>, fd: OwnedFd, berth: Berth) -> io::Result<()> {
+    let socket = Socket::from_fd(fd)?;
     {
         let mut counters = lane.counters();
         counters.connections_accepted = counters.connections_accepted.saturating_add(1);
     }
     introduction::receive(lane, (socket, berth));
+    Ok(())
+}
+
+/// Serves a connection that another lane accepted. What cannot be served is closed.
+pub(super) fn serve_given(lane: &Rc<Lane>, gift: Gift) {
+    let Gift { berth, fd, given } = gift;
+    if let Err(error) = serve_accepted(lane, fd, berth) {
+        tracing::warn!(%error, "cannot serve a connection, closing it: {error}");
+    }
+    drop(given);
 }
 
 /// Serves a connection that another front began. What cannot be served is closed.

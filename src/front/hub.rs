@@ -8,7 +8,7 @@ mod wires;
 
 use super::FrontError;
 use super::introduction::TurnedAway;
-use super::lane::{Event, LaneState, LaneThread, Mode, Order};
+use super::lane::{Event, Gift, LaneState, LaneThread, Mode, Order};
 use super::outbox::Outbox;
 use super::parcel::{Outgoing, Parked};
 use super::trustee::Slots;
@@ -193,6 +193,7 @@ impl Hub {
             }
             Turn::Event(Event::State(state)) => self.hear(state),
             Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
+            Turn::Event(Event::Gift(gift)) => self.give(gift).await,
             Turn::Event(Event::Inherited(parked)) => {
                 self.share(parked).await;
                 steps::reached(Step::ParcelShared);
@@ -355,6 +356,15 @@ impl Hub {
             order(lane, Order::Adopt(share)).await;
         }
         self.make_room();
+    }
+
+    /// To the lane that it is for.
+    async fn give(&mut self, gift: Gift) {
+        let to = gift.given.lane();
+        if let (Some(lane), Some(given)) = (self.lanes.get(to), self.given.get_mut(to)) {
+            *given = given.saturating_add(1);
+            order(lane, Order::Take(gift)).await;
+        }
     }
 
     /// Lets the next of a parcel come when what came fits.

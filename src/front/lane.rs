@@ -15,6 +15,7 @@ use super::introduction::Introduced;
 use super::live::Live;
 use super::parcel::Parked;
 use super::progress::Progress;
+use super::share::{Given, Share};
 use super::tally;
 use super::trustee::{Berth, Slot, Slots};
 use crate::config::{HttpConfig, ProxyProtocol};
@@ -24,7 +25,7 @@ use crate::steps::{self, Step};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub(super) enum Order {
     Cut(GenerationId),
     /// Serve these as if accepted.
     Adopt(Vec<Parked>),
+    /// Another lane accepted it.
+    Take(Gift),
     Become(Mode),
     /// Tunnels go on to their own end while this front retires.
     KeepTunnels,
@@ -82,8 +85,19 @@ pub(super) enum Event {
     State(LaneState),
     /// Taken out of hyper, for the next front.
     Parked(Parked),
+    /// Accepted, for a lane that has fewer.
+    Gift(Gift),
     /// From an older front, for the lanes to share; sent by the main thread to itself.
     Inherited(Vec<Parked>),
+}
+
+/// A connection that one lane accepted for another.
+#[derive(Debug)]
+pub(super) struct Gift {
+    /// Before the fd: see [`Berth`].
+    pub(super) berth: Berth,
+    pub(super) fd: OwnedFd,
+    pub(super) given: Given,
 }
 
 /// All that there is to know about a lane.
@@ -92,7 +106,7 @@ pub(super) struct LaneState {
     pub(super) lane: usize,
     /// The last [`Order::Tell`].
     pub(super) told: u64,
-    /// Connections taken from [`Order::Adopt`].
+    /// Connections taken from [`Order::Adopt`] and [`Order::Take`].
     pub(super) adopted: u64,
     pub(super) mode: Mode,
     pub(super) report: Report,
@@ -101,7 +115,7 @@ pub(super) struct LaneState {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lane {
-    number: usize,
+    share: Share,
     /// Of the instance.
     name: String,
     http: HttpConfig,
@@ -144,7 +158,7 @@ pub(super) struct Lane {
 
 impl Lane {
     fn new(
-        (number, lanes): (usize, usize),
+        (share, lanes): (Share, usize),
         settings: &FrontSettings,
         (addresses, stdout): (Arc<Addresses>, Option<Lines>),
         slots: Slots,
@@ -154,14 +168,14 @@ impl Lane {
         let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
         let http = settings.http.clone();
         Rc::new(Self {
-            number,
             connections_max: u64::from(http.connections_max).div_ceil(lanes),
             addresses,
             held_max: u64::from(http.held_max).div_ceil(lanes),
             http,
             name: settings.name.clone(),
             access: AccessLog::new(settings.access, stdout, &settings.name),
-            live: Live::new(number, Rc::clone(&news)),
+            live: Live::new(share.lane(), Rc::clone(&news)),
+            share,
             counters: RefCell::new(tally::fresh()),
             mode: Cell::new(Mode::Serving),
             mode_since: Cell::new(Instant::now()),
@@ -312,10 +326,21 @@ impl Lane {
         self.connections
             .borrow_mut()
             .insert(number, Rc::downgrade(progress));
+        self.share.grows();
         Entered {
             lane: Rc::clone(self),
             number,
         }
+    }
+
+    /// To the lane that has the fewest connections, where this one has far more; or back.
+    pub(super) fn give(&self, fd: OwnedFd, berth: Berth) -> Option<(OwnedFd, Berth)> {
+        let given = self.share.give();
+        let (Some(given), Ok(place)) = (given, self.events.try_reserve()) else {
+            return Some((fd, berth));
+        };
+        place.send(Event::Gift(Gift { berth, fd, given }));
+        None
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -381,6 +406,10 @@ impl Lane {
             Order::Serve(cell) => self.serve(&cell),
             Order::Cut(generation) => self.cut(generation),
             Order::Adopt(parked) => self.arriving.borrow_mut().extend(parked),
+            Order::Take(gift) => {
+                self.adopted.set(self.adopted.get().saturating_add(1));
+                connection::serve_given(self, gift);
+            }
             Order::Become(mode) => {
                 // Another heir is no reason to begin the window of the tunnels anew.
                 if self.mode.replace(mode) != mode {
@@ -400,7 +429,7 @@ impl Lane {
     fn cut(&self, generation: GenerationId) {
         let leases = self.live.cut(generation);
         if leases > 0 {
-            tracing::warn!(name: message_id::CUT.name, %generation, leases, lane = self.number, why = "drain limit passed", "{generation}: {leases} requests cut, they ran past the drain limit");
+            tracing::warn!(name: message_id::CUT.name, %generation, leases, lane = self.share.lane(), why = "drain limit passed", "{generation}: {leases} requests cut, they ran past the drain limit");
         }
         self.wake_all();
     }
@@ -471,7 +500,7 @@ impl Lane {
 
     fn state(&self) -> LaneState {
         LaneState {
-            lane: self.number,
+            lane: self.share.lane(),
             told: self.told.get(),
             adopted: self.adopted.get(),
             mode: self.mode.get(),
@@ -560,6 +589,7 @@ pub(super) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.lane.connections.borrow_mut().remove(&self.number);
+        self.lane.share.shrinks();
         self.lane.room.notify_waiters();
         let is_last =
             self.lane.mode() != Mode::Serving && self.lane.connections.borrow().is_empty();

@@ -120,6 +120,30 @@ async fn only_so_many_are_held() {
 }
 
 #[tokio::test]
+async fn no_lane_is_full_before_all_are() {
+    const LANES: u32 = 8;
+    let port = Port::open();
+    let http = gapless::config::HttpConfig {
+        held_max: LANES,
+        lanes: std::num::NonZeroU32::new(LANES),
+        ..http()
+    };
+    let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;
+    front.serve(1, Target::Hold).await;
+    let mut held = Vec::new();
+    for count in 1..=u64::from(LANES) {
+        let mut client = Client::connect(&port).await;
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        held.push(client);
+        front.until("held", |report| report.held == count).await;
+    }
+    let report = front.ask().await;
+    assert_eq!(report.counters.connections_accepted, u64::from(LANES));
+    assert!(report.counters.refusals.is_empty(), "{report:?}");
+    front.end().await;
+}
+
+#[tokio::test]
 async fn refuse_refuses_at_once_and_those_that_wait() {
     let port = Port::open();
     let mut front = Front::start(&port).await;

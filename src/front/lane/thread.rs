@@ -5,6 +5,7 @@ use super::super::accept::{self, Listener};
 use super::super::access::Lines;
 use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
+use crate::front::share::Share;
 use crate::front::trustee::Slots;
 use crate::link::FrontSettings;
 use std::io;
@@ -37,18 +38,20 @@ impl LaneThread {
     ) -> Result<Vec<Self>, FrontError> {
         let lanes = probes.len();
         let addresses = Addresses::new(settings.http.connections_per_address_max);
-        let started = probes.into_iter().enumerate().map(|(number, probe)| {
+        let each = Share::of_each(lanes).zip(probes);
+        let started = each.map(|(share, probe)| {
             let copies = copies_of(listeners)?;
             let (settings, events) = (settings.clone(), events.clone());
+            let name = format!("lane-{}", share.lane());
             let shared = (Arc::clone(&addresses), stdout.cloned());
-            let lane = move || Lane::new((number, lanes), &settings, shared, slots, events);
-            Self::start(number, lane, (copies, probe))
+            let lane = move || Lane::new((share, lanes), &settings, shared, slots, events);
+            Self::start(name, lane, (copies, probe))
         });
         started.collect()
     }
 
     fn start(
-        number: usize,
+        name: String,
         lane: impl FnOnce() -> Rc<Lane> + Send + 'static,
         (listeners, probe): (Vec<OwnedFd>, OwnedFd),
     ) -> Result<Self, FrontError> {
@@ -71,7 +74,7 @@ impl LaneThread {
             });
         };
         let thread = std::thread::Builder::new()
-            .name(format!("lane-{number}"))
+            .name(name)
             .spawn(run)
             .map_err(FrontError::Runtime)?;
         // A socket that cannot be used ends the start.
