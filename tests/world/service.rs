@@ -27,7 +27,7 @@ use super::{Behaviour, Scratch, eventually, gapless, tool, unique, write_whole};
 use command_fds::{CommandFdExt, FdMapping};
 use gapless::api::Status;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -100,7 +100,9 @@ impl Service {
 
     /// A TCP socket on a port of the kernel's choice, open before anything runs.
     pub fn listen_tcp(&mut self, name: &str) -> SocketAddr {
-        let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        // Else every process that another thread starts meanwhile has it, too.
+        let flags = SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
         sockopt::set_socket_reuseport(&fd, true).unwrap();
         bind(&fd, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         listen(&fd, 4096).unwrap();
