@@ -1,10 +1,11 @@
 //! Every kind of bad app is deployed in turn under the load: it never serves, the command names what
 //! is wrong and what to do, and the releases keep the reason.
 
+use crate::releases::write_app;
 use crate::world::container::Container;
 use crate::world::repository;
 use crate::world::samples::in_readme;
-use crate::{SOON, eventually, the_version, wait_settled, write_app};
+use crate::{SOON, eventually, the_version, wait_settled};
 
 /// A release that does not become live.
 struct Bad {
