@@ -84,7 +84,7 @@ bench-upgrades: ## what twenty upgrades cost the slowest requests
 
 # Not at once: what only the examples need would be in the program that is measured, too.
 bench-programs:
-	@$(CARGO) build --release --locked --example bench-app --example bench-load
+	@$(CARGO) build --release --locked --example bench-app --example bench-load --example bench-bare
 	@$(CARGO) build --release --locked --bin gapless
 
 doc: ## the documentation of the crate

@@ -19,6 +19,7 @@ CASES = {
     "fresh-64-c32": {"kind": "fresh", "bytes": 64, "connections": 32},
     "echo-64-c64": {"kind": "echo", "bytes": 64, "connections": 64},
     "two-workers-c64": {"bytes": 64, "connections": 64, "workers": 2},
+    "eight-workers-c64": {"bytes": 64, "connections": 64, "workers": 8},
 }
 # With 10,000, the default of connections_max, gapless begins to close those that are idle for longest.
 IDLE = 9_000
@@ -45,7 +46,7 @@ def stop_servers(servers):
 def run(options, scratch):
     """{case: {server: {what: median}}}"""
     found = {}
-    for workers in (1, 2):
+    for workers in (1, 2, 8):
         cases = {name: case for name, case in CASES.items() if case.get("workers", 1) == workers and options.wants(name)}
         if not cases:
             continue
@@ -65,9 +66,9 @@ def run(options, scratch):
 def in_rounds(options, servers, name, case):
     """In turn, because a machine has its moods, and each round begins with another server."""
     asked = {key: value for key, value in case.items() if key != "workers"} | {"seconds": options.seconds}
-    rounds = {peer: [] for peer in servers}
+    order = [peer for peer, server in servers.items() if case.get("kind") not in server.lacks]
+    rounds = {peer: [] for peer in order}
     for number in range(options.rounds):
-        order = list(servers)
         for peer in order[number % len(order) :] + order[: number % len(order)]:
             rounds[peer].append(measure(servers[peer], **asked))
     found = {peer: median_of(each) for peer, each in rounds.items()}

@@ -1,7 +1,9 @@
 """The servers that are compared, each with an app of its own behind it: started, reloaded, stopped.
 
 All of them pass requests over TCP on the loopback interface to the same app, keep their connections to
-it, add X-Forwarded headers, write no access log, and use all cores."""
+it, add X-Forwarded headers, write no access log, and use all cores. Each server and each app has a session
+of its own, as systemd gives each service one: the kernel shares the cores among sessions (sched(7),
+autogroup), so an app that is of the session of its server interrupts it less."""
 
 import os
 import shutil
@@ -24,6 +26,7 @@ class Programs:
         self.gapless = f"{self.directory}/gapless"
         self.app = f"{self.directory}/examples/bench-app"
         self.load = f"{self.directory}/examples/bench-load"
+        self.bare = f"{self.directory}/examples/bench-bare"
 
 
 def free_port():
@@ -48,6 +51,9 @@ def wait_port(port, process=None):
 class Server:
     """Of `workers` processes of the app behind it."""
 
+    # Kinds of load that it cannot serve.
+    lacks = ()
+
     def __init__(self, programs, directory, workers=1):
         self.programs, self.directory, self.workers = programs, directory, workers
         os.makedirs(directory)
@@ -69,13 +75,13 @@ class Peer(Server):
     def start(self):
         for _ in range(self.workers):
             port = free_port()
-            app = subprocess.Popen([self.programs.app], env={"PORT": str(port)})
+            app = subprocess.Popen([self.programs.app], env={"PORT": str(port)}, start_new_session=True)
             self.apps.append((app, port))
             wait_port(port, app)
         self.write(f"{self.directory}/config", self.config())
         began = time.monotonic()
         with open(f"{self.directory}/log", "w") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.directory, env=os.environ | {"HOME": self.directory})
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.directory, start_new_session=True, env=os.environ | {"HOME": self.directory})
         wait_port(self.port, self.process)
         return time.monotonic() - began
 
@@ -209,6 +215,23 @@ http://bench.test:{self.port} {{
         return subprocess.run(["caddy", "version"], capture_output=True, text=True).stdout.split()[0].lstrip("v")
 
 
+class Bare(Peer):
+    """hyper on both sides, and nothing else: bare.rs."""
+
+    name, package = "bare", None
+    lacks = ("echo",)
+
+    def command(self):
+        return [self.programs.bare, str(self.port), *(str(port) for _, port in self.apps)]
+
+    def config(self):
+        return ""
+
+    @staticmethod
+    def version(programs):
+        return "of this repository"
+
+
 class Gapless(Server):
     """All as the defaults are, but `keys` of [app] and `more` tables."""
 
@@ -261,7 +284,7 @@ def program(pid):
         return ""
 
 
-KINDS = {kind.name: kind for kind in (Nginx, Haproxy, Caddy, Gapless)}
+KINDS = {kind.name: kind for kind in (Nginx, Haproxy, Caddy, Bare, Gapless)}
 
 
 def need(names):

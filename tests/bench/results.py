@@ -42,7 +42,7 @@ def ratios(cases, what, peer):
 
 
 def ratio_lines(cases, what, title):
-    peers = [peer for peer in ("nginx", "haproxy") if any(peer in servers for servers in cases.values())]
+    peers = [peer for peer in ("nginx", "haproxy", "bare") if any(peer in servers for servers in cases.values())]
     found = {peer: ratios(cases, what, peer) for peer in peers}
     if not any(found.values()):
         return []

@@ -126,6 +126,7 @@ class Service:
     def become(self, names, fds):
         """In the child: never returns."""
         try:
+            os.setsid()
             out = os.open(f"{self.directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             nothing = os.open("/dev/null", os.O_RDONLY)
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1000) for fd in fds]
