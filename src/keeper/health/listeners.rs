@@ -4,6 +4,8 @@
 //! socket that one of the worker's own processes holds is the worker's.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// TCP_LISTEN in include/net/tcp_states.h.
@@ -43,7 +45,8 @@ pub(super) fn bound_to(address: SocketAddr) -> Option<Listener> {
 fn all() -> Vec<Listener> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .iter()
-        .flat_map(|table| parse(&std::fs::read_to_string(table).unwrap_or_default()))
+        .filter_map(|table| File::open(table).ok())
+        .flat_map(|table| listeners(BufReader::new(table)))
         .collect()
 }
 
@@ -62,18 +65,23 @@ impl Listener {
     }
 }
 
-/// Both tables: `sl local remote st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn parse(table: &str) -> Vec<Listener> {
-    table.lines().filter_map(parse_line).collect()
+/// Of either table. The kernel has listeners first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), and behind
+/// them perhaps a line for each of a hundred thousand connections, which are not even asked for.
+fn listeners(table: impl BufRead) -> Vec<Listener> {
+    let lines = table.lines().map_while(Result::ok).skip(1);
+    let listening = lines.take_while(|line| state(line) == Some(LISTEN));
+    listening.filter_map(|line| parse_line(&line)).collect()
+}
+
+/// Of a line: `sl local remote st tx:rx tr:when retrnsmt uid timeout inode …`.
+fn state(line: &str) -> Option<&str> {
+    line.split_ascii_whitespace().nth(3)
 }
 
 fn parse_line(line: &str) -> Option<Listener> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let local = fields.next()?;
-    let mut fields = fields.skip(1);
-    if fields.next()? != LISTEN {
-        return None;
-    }
+    let mut fields = fields.skip(2);
     let (_tx, rx) = fields.next()?.split_once(':')?;
     let mut fields = fields.skip(2);
     let uid = fields.next()?.parse().ok()?;
@@ -138,17 +146,29 @@ mod tests {
     const TABLE: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000  1000        0 4711 1
-   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1
+   1: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4713 1
+   2: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1
 ";
 
     #[test]
     fn only_listeners_are_taken_from_the_table() {
-        let found = parse(TABLE);
-        assert_eq!(found.len(), 1);
+        let found = listeners(TABLE.as_bytes());
+        assert_eq!(found.len(), 2);
         assert_eq!((found[0].backlog, found[0].inode), (3, 4711));
         if cfg!(target_endian = "little") {
             assert_eq!(found[0].address.to_string(), "127.0.0.1:8080");
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_listeners_is_not_read() {
+        let mut table = TABLE.to_owned();
+        table.push_str(&TABLE.lines().last().unwrap().repeat(2));
+        let mut rest = BufReader::with_capacity(1, table.as_bytes());
+        assert_eq!(listeners(&mut rest).len(), 2);
+        let mut unread = String::new();
+        rest.read_line(&mut unread).unwrap();
+        assert!(unread.contains("4712"), "{unread}");
     }
 
     #[test]
