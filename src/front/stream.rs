@@ -76,11 +76,7 @@ impl ClientStream {
 
     /// What hyper has read and not used.
     pub(super) fn take_back(&mut self, read: Bytes) {
-        if self.prefix.is_empty() {
-            self.prefix = read;
-        } else if !read.is_empty() {
-            self.prefix = [read, std::mem::take(&mut self.prefix)].concat().into();
-        }
+        self.prefix = joined(read, std::mem::take(&mut self.prefix));
     }
 
     /// Ready when there may be something to read, if only the end; nothing is read.
@@ -305,5 +301,47 @@ impl AsyncWrite for ClientStream {
     /// Left to the driver of the connection, which knows whether to linger.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Nothing of an empty one stays: it may be the end of a buffer, and would keep all of that alive.
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    match (first.is_empty(), second.is_empty()) {
+        (true, true) => Bytes::new(),
+        (true, false) => second,
+        (false, true) => first,
+        (false, false) => [first, second].concat().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// A buffer of which nothing is left to read.
+    struct Used(#[expect(dead_code, reason = "counts who has it")] Arc<()>);
+
+    impl AsRef<[u8]> for Used {
+        fn as_ref(&self) -> &[u8] {
+            &[]
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_is_used_up_is_given_back() {
+        let buffer = Arc::new(());
+        let used = || Bytes::from_owner(Used(Arc::clone(&buffer)));
+        let kept = joined(used(), used());
+        assert_eq!((kept.len(), Arc::strong_count(&buffer)), (0, 1));
+        let kept = joined(used(), Bytes::from_static(b"GET"));
+        assert_eq!((&kept[..], Arc::strong_count(&buffer)), (&b"GET"[..], 1));
+    }
+
+    #[test]
+    fn what_was_read_comes_before_what_was_not() {
+        let (first, second) = (Bytes::from_static(b"GE"), Bytes::from_static(b"T"));
+        assert_eq!(joined(first.clone(), second), "GET");
+        assert_eq!(joined(first, Bytes::new()), "GE");
     }
 }
