@@ -62,7 +62,7 @@ impl Scene {
         service.configure_probe(&format!("{QUICK}\n{keys}"), "");
         service.start();
         service.wait_ready();
-        let rest = rest(&service).unwrap();
+        let rest = eventually("it is at rest", SOON, || rest(&service));
         Self {
             service,
             steps,
@@ -246,7 +246,9 @@ fn rest(service: &Service) -> Option<Rest> {
     let status = service.try_status()?;
     let is_alone = status.generations.len() == 1 && status.fronts.len() == 1;
     let front = status.fronts.first().filter(|_| is_alone)?;
-    let is_idle = front.connections == 0 && service.processes().len() == 3;
+    // Before, a front has not opened all that it will.
+    let is_idle =
+        front.state == "serving" && front.connections == 0 && service.processes().len() == 3;
     let fds = |pid| usage::of(pid)?.fds;
     is_idle.then_some(())?;
     Some(Rest {
