@@ -62,8 +62,7 @@ pub use explain::ExplainError;
 pub use footprint::FootprintError;
 pub use init::InitError;
 pub use instance::{
-    FindError, InstanceName, NameError, config_file, foreground_directory, runtime_directories,
-    system_directory,
+    FindError, InstanceName, NameError, config_file, foreground_directory, system_directory,
 };
 pub use logs::LogsError;
 pub use remove::RemoveError;

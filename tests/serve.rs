@@ -14,6 +14,8 @@
 
 #[path = "serve/bad_versions.rs"]
 mod bad_versions;
+#[path = "serve/control.rs"]
+mod control;
 #[path = "serve/crashes.rs"]
 mod crashes;
 #[path = "serve/leaks.rs"]

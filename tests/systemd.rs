@@ -20,6 +20,8 @@
 
 #[path = "systemd/apps.rs"]
 mod apps;
+#[path = "systemd/control.rs"]
+mod control;
 #[path = "systemd/crowd.rs"]
 mod crowd;
 #[path = "systemd/deposits.rs"]
@@ -40,6 +42,9 @@ mod world;
 
 use apps::{
     apps_not_written_for_gapless_run_unchanged, the_sandbox_and_the_journal_are_as_promised,
+};
+use control::{
+    an_app_that_was_taken_over_commands_nobody, the_control_socket_comes_and_goes_with_the_service,
 };
 use crowd::thousands_of_idle_connections_move_and_systemd_answers_meanwhile;
 use diagnosis::bad_apps_are_named_and_nobody_notices;
@@ -184,6 +189,12 @@ on_both! { beside_others:
     an_app_is_added_and_removed_beside_one_that_loses_nothing:
         on_252_an_app_is_added_and_removed_beside_one_that_loses_nothing,
         on_257_an_app_is_added_and_removed_beside_one_that_loses_nothing;
+    an_app_that_was_taken_over_commands_nobody:
+        on_252_an_app_that_was_taken_over_commands_nobody,
+        on_257_an_app_that_was_taken_over_commands_nobody;
+    the_control_socket_comes_and_goes_with_the_service:
+        on_252_the_control_socket_comes_and_goes_with_the_service,
+        on_257_the_control_socket_comes_and_goes_with_the_service;
     instances_of_the_template_have_their_own_user_and_socket:
         on_252_instances_of_the_template_have_their_own_user_and_socket,
         on_257_instances_of_the_template_have_their_own_user_and_socket;

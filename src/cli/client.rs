@@ -2,12 +2,16 @@
 //!
 //! Never waits without a limit, but for an answer whose limits the keeper itself keeps (a reload).
 
+mod connect;
 mod lines;
 
+pub use connect::Distrust;
 pub(super) use lines::follow;
 
 use super::Exit;
-use super::instance::{Instance, start_command};
+use super::instance::Instance;
+use super::output::printable;
+use connect::connect;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -47,15 +51,29 @@ pub enum ClientError {
     },
     /// The socket is not for the caller.
     #[error(
-        "not allowed to use {}; run this with sudo, or join the group: sudo usermod -aG {group} \
-         \"$USER\", and log in again",
+        "not allowed to use {}; run this with sudo, or let a group of administrators use it: \
+         SocketGroup= of {unit}",
         socket.display()
     )]
     NotAllowed {
         /// The control socket.
         socket: PathBuf,
-        /// Of the user that runs it.
-        group: String,
+        /// What makes it.
+        unit: String,
+    },
+    /// Somebody else may be behind it.
+    #[error(
+        "the control socket {} was not used: {why}; somebody may have replaced it: look at the directory, and \
+         restart {unit}, for which systemd then makes a socket that only root can replace",
+        socket.display()
+    )]
+    Distrusted {
+        /// The control socket.
+        socket: PathBuf,
+        /// The service.
+        unit: String,
+        /// What is wrong with it.
+        why: Distrust,
     },
     /// The socket cannot be used for another reason.
     #[error("cannot connect to {}", socket.display())]
@@ -104,6 +122,7 @@ impl ClientError {
             ClientError::TimedOut { .. } => Exit::TimedOut,
             ClientError::Connect { .. }
             | ClientError::Broken { .. }
+            | ClientError::Distrusted { .. }
             | ClientError::Refused { .. }
             | ClientError::Runtime(_) => Exit::Failed,
         }
@@ -118,23 +137,55 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Answer {
     what: String,
     status: StatusCode,
-    /// The body.
-    pub body: Bytes,
+    body: Bytes,
 }
 
 impl Answer {
     /// Reads the answer. Its status does not matter where its body says more: a refused reload is
     /// an outcome, too.
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
-        serde_json::from_slice(&self.body).map_err(|_| {
+        understand(&self.body).map_err(|_| {
             let text = String::from_utf8_lossy(&self.body);
-            let body = super::output::printable(&text.chars().take(300).collect::<String>());
+            let body = printable(&text.chars().take(300).collect::<String>());
             ClientError::Refused {
                 what: self.what.clone(),
                 status: self.status,
                 body,
             }
         })
+    }
+
+    /// As it came, for programs: a newer keeper may say more than we know.
+    pub fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let lines: Vec<String> = text.trim_end().lines().map(printable).collect();
+        lines.join("\n")
+    }
+}
+
+/// Reads JSON that a keeper said.
+pub(super) fn understand<T: serde::de::DeserializeOwned>(said: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(said)
+        .map(scrubbed)
+        .and_then(serde_json::from_value)
+}
+
+/// Every text in it without control characters, before anybody can print one: the app has a say in some of
+/// them, and in all of them whoever took the keeper over.
+fn scrubbed(said: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match said {
+        Value::String(text) => Value::String(printable(&text)),
+        Value::Array(items) => items.into_iter().map(scrubbed).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            Value::Object(
+                fields
+                    .map(|(name, value)| (name, scrubbed(value)))
+                    .collect(),
+            )
+        }
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
     }
 }
 
@@ -217,47 +268,12 @@ async fn ask_once(
     Ok(Answer { what, status, body })
 }
 
-async fn connect(
-    instance: &Instance,
-    what: &str,
-    limit: Duration,
-) -> Result<UnixStream, ClientError> {
-    timeout(limit, UnixStream::connect(&instance.socket))
-        .await
-        .map_err(|_| ClientError::TimedOut {
-            what: what.to_owned(),
-            limit,
-        })?
-        .map_err(|error| refused_connection(instance, error))
-}
-
 fn request(method: Method, path: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
     Request::builder()
         .method(method)
         .uri(path)
         .header(hyper::header::HOST, "gapless")
         .body(Empty::new())
-}
-
-fn refused_connection(instance: &Instance, error: io::Error) -> ClientError {
-    let Instance { name, socket } = instance.clone();
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        let group = name.user();
-        ClientError::NotAllowed { socket, group }
-    } else if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-    ) {
-        ClientError::NotRunning {
-            name: name.to_string(),
-            start: start_command(&name),
-        }
-    } else {
-        ClientError::Connect {
-            socket,
-            source: error,
-        }
-    }
 }
 
 async fn exchange(

@@ -1,7 +1,7 @@
 //! `gapless deploy`: from a directory, an archive or a program to production, or to the reason why
 //! not.
 
-use super::instance::{self, Instance, InstanceName, config_file, system_directory};
+use super::instance::{self, Instance, InstanceName, config_file};
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
@@ -9,7 +9,6 @@ use super::{CliError, ClientError, DeployArgs, Exit};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
-use crate::keeper::control;
 use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, Staged, StagingError};
 use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
@@ -392,10 +391,7 @@ pub(super) fn running(
     name: &InstanceName,
     telling: &Telling,
 ) -> Result<(Instance, Status), CliError> {
-    let instance = Instance {
-        name: name.clone(),
-        socket: system_directory(name).join(control::SOCKET),
-    };
+    let instance = instance::of_service(name);
     match progress::status(&instance) {
         Ok(status) => Ok((instance, status)),
         Err(CliError::Client(ClientError::NotRunning { .. })) => {

@@ -80,11 +80,6 @@ impl Footprint {
         unit.trim_end_matches(".service").to_owned()
     }
 
-    /// Where its control socket is while it runs.
-    pub fn runtime(&self) -> PathBuf {
-        self.root.join("run").join(self.stem())
-    }
-
     /// It is more than what was left: the default one is installed, another has addresses or is
     /// enabled.
     pub fn has_units(&self) -> bool {
@@ -162,8 +157,10 @@ impl Footprint {
     }
 
     /// All units there can be, the service first.
-    pub fn units(&self) -> [String; 3] {
-        [self.name.unit(), self.name.socket_unit(), self.admin_unit()]
+    pub fn units(&self) -> [String; 4] {
+        let name = &self.name;
+        let (http, admin) = (name.socket_unit(), self.admin_unit());
+        [name.unit(), http, admin, name.control_unit()]
     }
 
     /// Drop-ins of the administrator: all but ours.
@@ -257,7 +254,11 @@ fn of_unit(entry: &str) -> Option<InstanceName> {
     let stem = unit
         .strip_suffix(".socket")
         .or_else(|| unit.strip_suffix(".service"))?;
-    of_directory(stem).or_else(|| stem.strip_prefix("gapless-admin@")?.parse().ok())
+    let of_another = || {
+        let prefixes = ["gapless-admin@", "gapless-control@"];
+        prefixes.iter().find_map(|prefix| stem.strip_prefix(prefix))
+    };
+    of_directory(stem).or_else(|| of_another()?.parse().ok())
 }
 
 /// `gapless@shop`, `gapless`

@@ -5,11 +5,10 @@
 //! processes found in the unit's own control group at this moment are moved: the keeper is not
 //! trusted with naming pids to root.
 
-use super::instance::{Instance, InstanceName};
-use super::{CliError, Exit, HandoverArgs, client, system_directory};
+use super::instance::{self, InstanceName};
+use super::{CliError, Exit, HandoverArgs, client};
 use crate::api::Released;
 use crate::keeper::cgroup;
-use crate::keeper::control;
 use crate::systemd::job::{self, Job};
 use crate::systemd::scope::{Scope, start_scope};
 use hyper::Method;
@@ -37,11 +36,7 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
     let Some(group) = group_of(&args.unit)? else {
         return Ok(Exit::Done);
     };
-    let socket = system_directory(&args.name).join(control::SOCKET);
-    let instance = Instance {
-        name: args.name.clone(),
-        socket,
-    };
+    let instance = instance::of_service(&args.name);
     client::ask(&instance, Method::POST, "/release", Some(RELEASE_LIMIT))?.read::<Released>()?;
     // Between the answer and now nothing is decided by the keeper that would need to be undone:
     // what it starts later stays in the unit and is adopted there.

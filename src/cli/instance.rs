@@ -1,9 +1,11 @@
 //! Which gapless is meant, and where its control socket is.
 //!
-//! Services have theirs under `/run`, by systemd's RuntimeDirectory=; those in the foreground have
-//! theirs with the other files of the user's session.
+//! systemd makes those of services, in `/run/gapless-control`, which belongs to root. Services whose units
+//! know no control socket (those of 0.1.0) have theirs in their runtime directory, which belongs to the
+//! app's user; those in the foreground have theirs with the other files of the user's session.
 
 use super::Exit;
+use crate::keeper::control::socket;
 use crate::release::store::{self, Store};
 use std::fmt;
 use std::io;
@@ -16,8 +18,11 @@ use thiserror::Error;
 /// The instance of gapless.service.
 pub(super) const DEFAULT: &str = "gapless";
 
-/// The name of the socket in every runtime directory.
-const CONTROL_SOCKET: &str = "control.sock";
+/// The name of a socket that the keeper made itself, in its runtime directory.
+const CONTROL_SOCKET: &str = socket::SOCKET;
+
+/// Where systemd makes them: `ListenStream=` of the control socket units, below `/run`.
+const CONTROL_DIRECTORY: &str = "gapless-control";
 
 /// The name of an instance: letters, digits, `_`, `.` and `-`, so that it can be part of a unit's
 /// name and of a path; at most 64, so that socket paths stay below their 108 bytes (unix(7)).
@@ -73,6 +78,14 @@ impl InstanceName {
     }
 }
 
+impl InstanceName {
+    /// The systemd socket that commands for this instance come in by.
+    pub fn control_unit(&self) -> String {
+        let socket = self.socket_unit();
+        socket.replacen(DEFAULT, CONTROL_DIRECTORY, 1)
+    }
+}
+
 impl Default for InstanceName {
     fn default() -> Self {
         Self(DEFAULT.to_owned())
@@ -125,6 +138,31 @@ impl Places {
             temporary: PathBuf::from("/tmp"),
             uid: rustix::process::getuid().as_raw(),
         }
+    }
+
+    fn control(&self, name: &InstanceName) -> PathBuf {
+        let file = format!("{name}.sock");
+        self.services.join(CONTROL_DIRECTORY).join(file)
+    }
+
+    /// That of systemd, where there is one: the other directory belongs to the app's user, who may put
+    /// there what it likes.
+    fn of_service(&self, name: &InstanceName) -> Instance {
+        let control = self.control(name);
+        let socket = if may_exist(&control) {
+            control
+        } else {
+            self.service(name).join(CONTROL_SOCKET)
+        };
+        Instance {
+            name: name.clone(),
+            socket,
+        }
+    }
+
+    fn is_of_service(&self, instance: &Instance) -> bool {
+        let Instance { name, socket } = instance;
+        *socket == self.control(name) || socket.starts_with(self.service(name))
     }
 
     fn service(&self, name: &InstanceName) -> PathBuf {
@@ -188,16 +226,15 @@ pub fn system_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().service(name)
 }
 
+/// The service of this name, whether it runs or not.
+pub(super) fn of_service(name: &InstanceName) -> Instance {
+    Places::of_this_process().of_service(name)
+}
+
 /// Where `gapless --app NAME run` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
 /// `/tmp/gapless-UID`, which must be made with mode 0700 and belong to the user.
 pub fn foreground_directory(name: &InstanceName) -> PathBuf {
     Places::of_this_process().foreground(name)
-}
-
-/// Where an instance of this name can have its control socket, in the order of the search.
-pub fn runtime_directories(name: &InstanceName) -> Vec<PathBuf> {
-    let places = Places::of_this_process();
-    vec![places.service(name), places.foreground(name)]
 }
 
 /// `/etc/gapless/NAME.toml`
@@ -231,8 +268,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Of `gapless run`: it has no unit, no entries in the journal, and no file below `/etc`.
     pub fn is_in_foreground(&self) -> bool {
-        let places = Places::of_this_process();
-        !self.socket.starts_with(places.service(&self.name))
+        !Places::of_this_process().is_of_service(self)
     }
 
     /// Where all that it wrote is.
@@ -317,21 +353,16 @@ pub(super) fn find(name: Option<&InstanceName>) -> Result<Instance, FindError> {
 pub(super) fn service(name: Option<&InstanceName>) -> Result<InstanceName, InForeground> {
     let places = Places::of_this_process();
     match find_in(name, &places) {
-        Ok(found) if !found.socket.starts_with(places.service(&found.name)) => {
-            Err(InForeground(found.name))
-        }
+        Ok(found) if !places.is_of_service(&found) => Err(InForeground(found.name)),
         Ok(_) | Err(_) => Ok(name.cloned().unwrap_or_default()),
     }
 }
 
 fn find_in(name: Option<&InstanceName>, places: &Places) -> Result<Instance, FindError> {
     let wanted = name.cloned().unwrap_or_default();
-    let service = places.service(&wanted).join(CONTROL_SOCKET);
-    if may_exist(&service) {
-        return Ok(Instance {
-            name: wanted,
-            socket: service,
-        });
+    let service = places.of_service(&wanted);
+    if may_exist(&service.socket) {
+        return Ok(service);
     }
     let mut running = places.running_foreground();
     if let Some(name) = name {

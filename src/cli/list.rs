@@ -9,7 +9,6 @@ use super::output::{printable, say, say_json};
 use super::status::grouped;
 use crate::api::{RequestTotals, Status};
 use crate::causes::chain;
-use crate::keeper::control;
 use crate::systemd::unit::{self, UnitState};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
@@ -177,19 +176,12 @@ impl Service {
         app.addresses = footprint.addresses();
         let current = footprint.store().current().unwrap_or(None);
         app.release = current.map(|id| id.to_string());
-        let instance = Instance {
-            name: name.clone(),
-            socket: footprint.runtime().join(control::SOCKET),
-        };
+        let instance = instance::of_service(name);
         match ask(&instance) {
             Ok(status) => app.running(status, &name.option()),
             Err(ClientError::NotAllowed { .. }) => {
                 app.state = Health::Runs;
-                let user = footprint.user();
-                app.next = Some(format!(
-                    "sudo gapless list, or join its group: sudo usermod -aG {user} \"$USER\", and \
-                     log in again"
-                ));
+                app.next = Some("sudo gapless list".to_owned());
                 app.because = Some("you may not ask it".to_owned());
             }
             Err(ClientError::NotRunning { .. }) => self.down(&mut app),

@@ -131,7 +131,7 @@ impl Story<'_> {
 
     fn hear(&mut self, line: &str) {
         // A newer keeper may have more to say than we know.
-        let Ok(step) = serde_json::from_str::<Step>(line) else {
+        let Ok(step) = client::understand::<Step>(line.as_bytes()) else {
             return;
         };
         let took = self.last.elapsed();

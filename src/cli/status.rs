@@ -24,8 +24,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT))?;
     let status: Status = answer.read()?;
     if args.json {
-        // As it came: a newer keeper may say more than we know.
-        say(String::from_utf8_lossy(&answer.body).trim_end());
+        say(&answer.text());
     } else {
         say(&render(&status, &instance::option(args.name.as_ref())));
     }

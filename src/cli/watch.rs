@@ -52,10 +52,7 @@ async fn watch(instance: &Instance, app: &str, as_json: bool) -> Result<Exit, Cl
         };
         let seen = seen.and_then(|answer| {
             let status = answer.read::<Status>()?;
-            Ok((
-                status,
-                String::from_utf8_lossy(&answer.body).trim_end().to_owned(),
-            ))
+            Ok((status, answer.text()))
         });
         if watcher.take(seen)?.is_err() {
             return Ok(watcher.last);

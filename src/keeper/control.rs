@@ -1,7 +1,9 @@
-//! The control API: HTTP and JSON over a unix socket in the runtime directory. Whoever may write
-//! to the socket (owner and group) may command.
+//! The control API: HTTP and JSON over a unix socket ([`socket`]). Whoever may write to the socket may
+//! command.
 //!
 //! It only passes questions on to the keeper's loop and answers back; it decides nothing.
+
+pub mod socket;
 
 use super::admin::Health;
 use super::happening::{Happening, Outbox};
@@ -17,19 +19,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::body::Frame;
-use std::fs::Permissions;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use socket::Door;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
-
-/// File name of the socket in the runtime directory.
-pub const SOCKET: &str = "control.sock";
 
 /// Content-Type of `/metrics`.
 pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -68,72 +62,8 @@ pub enum Asked {
     Release(oneshot::Sender<Released>),
 }
 
-/// The socket could not be made: without it nobody could reload or stop.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// The file could not be made.
-    #[error("cannot listen on {}; is the runtime directory writable, and is its path below 108 bytes?", path.display())]
-    Bind {
-        /// Where it was to be.
-        path: PathBuf,
-        /// What bind(2) or rename(2) said.
-        #[source]
-        source: io::Error,
-    },
-    /// Somebody answers there.
-    #[error("another gapless of this name answers on {}; stop it, or choose another --app", path.display())]
-    Taken {
-        /// Its socket.
-        path: PathBuf,
-    },
-}
-
-/// What a socket that is there already means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Present {
-    /// A previous keeper left it; systemd sees to it that there is only one of us.
-    Replaced,
-    /// If somebody answers, the name is taken.
-    Respected,
-}
-
-/// Listens.
-///
-/// # Errors
-/// [`ControlError`].
-pub fn listen(runtime_directory: &Path, present: Present) -> Result<UnixListener, ControlError> {
-    let path = runtime_directory.join(SOCKET);
-    if present == Present::Respected && std::os::unix::net::UnixStream::connect(&path).is_ok() {
-        return Err(ControlError::Taken { path });
-    }
-    bind(&path).map_err(|source| ControlError::Bind { path, source })
-}
-
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    // Bound under another name and renamed, so that there is no moment without a socket.
-    let fresh = path.with_extension("new");
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(&fresh)?;
-    std::fs::set_permissions(&fresh, Permissions::from_mode(0o660))?;
-    std::fs::rename(&fresh, path)?;
-    Ok(listener)
-}
-
-/// The socket of the image before, so that nobody is refused between the two.
-///
-/// # Errors
-/// When the runtime does not take it.
-pub fn inherit(fd: OwnedFd) -> io::Result<UnixListener> {
-    let listener = std::os::unix::net::UnixListener::from(fd);
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
-}
-
 /// Answers until the runtime ends.
-pub async fn serve(listener: UnixListener, outbox: Outbox) {
+pub async fn serve(door: Door, outbox: Outbox) {
     let router = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(metrics))
@@ -148,7 +78,7 @@ pub async fn serve(listener: UnixListener, outbox: Outbox) {
         .route("/upgrade/check", post(check_upgrade))
         .route("/release", post(release))
         .with_state(outbox);
-    if let Err(error) = axum::serve(listener, router).await {
+    if let Err(error) = axum::serve(door, router).await {
         tracing::error!(%error, "the control socket failed, restart the service to get it back: {error}");
     }
 }

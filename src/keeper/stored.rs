@@ -18,10 +18,18 @@ thread_local! {
 pub const PREFIX: &str = "gapless-";
 /// The memfd with the written-down state.
 pub const STATE: &str = "gapless-state";
-/// The control socket; only on its way to the next image, never in the store.
+/// The control socket; only on its way to the next image, never in the store. Further ones have a number behind it.
 pub const CONTROL: &str = "gapless-control";
 /// Copies of the listening sockets, so that a restart of the socket unit never closes the port.
 pub const LISTENER: &str = "gapless-listener";
+
+/// The name of one of several control sockets: the first has the one that every version knows.
+pub fn of_control(number: usize) -> String {
+    match number {
+        0 => CONTROL.to_owned(),
+        further => format!("{CONTROL}-{further}"),
+    }
+}
 
 /// A thing of a front: `pidfd`, `link`.
 pub fn of_front(id: FrontId, thing: &str) -> String {

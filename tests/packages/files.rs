@@ -281,6 +281,14 @@ fn the_sockets_listen_where_they_always_did() {
         ("gapless@.socket", &[]),
         ("gapless-admin.socket", &["ListenStream=127.0.0.1:8889"]),
         ("gapless-admin@.socket", &[]),
+        (
+            "gapless-control.socket",
+            &["ListenStream=/run/gapless-control/gapless.sock"],
+        ),
+        (
+            "gapless-control@.socket",
+            &["ListenStream=/run/gapless-control/%i.sock"],
+        ),
     ] {
         let text = text(&format!("units/{unit}"));
         let listens = text.lines().filter(|line| line.starts_with("Listen"));

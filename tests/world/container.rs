@@ -281,6 +281,8 @@ impl Container {
             "gapless@.socket",
             "gapless-admin.socket",
             "gapless-admin@.socket",
+            "gapless-control.socket",
+            "gapless-control@.socket",
         ] {
             self.install(
                 &format!("units/{unit}"),

@@ -2,6 +2,7 @@
 
 use super::{ANSWER_BYTES_MAX, Broken, CONNECT_LIMIT, ClientError, connect, request, runtime};
 use crate::cli::instance::Instance;
+use crate::cli::output::printable;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -43,7 +44,7 @@ pub(in crate::cli) fn follow(instance: &Instance, path: &str) -> Result<Lines, C
     if status.is_success() {
         return Ok(lines);
     }
-    let body = lines.next()?.unwrap_or_default();
+    let body = printable(&lines.next()?.unwrap_or_default());
     Err(ClientError::Refused { what, status, body })
 }
 

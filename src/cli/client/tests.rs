@@ -3,6 +3,13 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+fn directory(test: &str) -> PathBuf {
+    let name = format!("gapless-client-{}-{test}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    directory
+}
+
 /// A keeper that says one thing to the first who asks; what it was asked comes back.
 fn keeper(test: &str, says: &'static str) -> (Instance, std::thread::JoinHandle<String>) {
     keeper_after(0, test, says)
@@ -14,10 +21,9 @@ fn keeper_after(
     test: &str,
     says: &'static str,
 ) -> (Instance, std::thread::JoinHandle<String>) {
-    let name = format!("gapless-client-{}-{test}.sock", std::process::id());
-    let socket = std::env::temp_dir().join(name);
+    let directory = directory(test);
+    let socket = directory.join("control.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let path = socket.clone();
     let thread = std::thread::spawn(move || {
         for _ in 0..cut_off {
             drop(listener.accept().unwrap());
@@ -30,7 +36,7 @@ fn keeper_after(
             // Holds on until the client gives up.
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
         String::from_utf8_lossy(&asked[..length]).into_owned()
     });
     (
@@ -116,10 +122,85 @@ fn no_socket_exits_with_3_and_says_how_to_start() {
 #[test]
 fn a_socket_that_is_not_for_us_exits_with_4() {
     let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-    let error = refused_connection(&instance(Path::new("/run/x")), denied);
+    let error = connect::refused(&instance(Path::new("/run/x")), denied);
     assert_eq!(error.exit(), Exit::NotAllowed);
-    assert!(
-        error.to_string().contains("sudo usermod -aG gapless"),
-        "{error}"
+    let unit = "SocketGroup= of gapless-control@shop.socket";
+    assert!(error.to_string().contains(unit), "{error}");
+}
+
+/// What the owner of a runtime directory may put in the place of the control socket.
+#[test]
+fn what_is_no_socket_of_its_directorys_owner_is_not_asked() {
+    let directory = directory("distrusted");
+    let victim = directory.join("victim.sock");
+    let listener = UnixListener::bind(&victim).unwrap();
+    let places = ["link", "file", "directory", "broken"].map(|name| directory.join(name));
+    std::os::unix::fs::symlink(&victim, &places[0]).unwrap();
+    std::fs::write(&places[1], "").unwrap();
+    std::fs::create_dir(&places[2]).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &places[3]).unwrap();
+    for place in places {
+        let error = ask(
+            &instance(&place),
+            Method::POST,
+            "/drain",
+            Some(ANSWER_LIMIT),
+        )
+        .unwrap_err();
+        let is_told = matches!(error, ClientError::Distrusted { .. });
+        assert!(is_told, "{}: {error}", place.display());
+    }
+    let linked = directory.join("linked");
+    std::os::unix::fs::symlink(&directory, &linked).unwrap();
+    let below_link = instance(&linked.join("victim.sock"));
+    ask(&below_link, Method::POST, "/drain", Some(ANSWER_LIMIT)).unwrap_err();
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(
+        listener.accept().unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
     );
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// As root: any two users.
+#[test]
+fn a_socket_or_a_process_of_another_user_is_not_asked() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = directory("strange");
+    let (app, other) = (65_534, 65_533);
+    let socket = directory.join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let asked = |what: &str| {
+        let error = ask(
+            &instance(&socket),
+            Method::POST,
+            "/drain",
+            Some(ANSWER_LIMIT),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    std::os::unix::fs::chown(&directory, Some(app), None).unwrap();
+    asked("it belongs to the user 0, and its directory to 65534");
+    std::os::unix::fs::chown(&socket, Some(other), None).unwrap();
+    asked("it belongs to the user 65533, and its directory to 65534");
+    // As after a rename of somebody else's: the file fits, who listens does not.
+    std::os::unix::fs::chown(&socket, Some(app), None).unwrap();
+    asked("a process of the user 0 answers there");
+    drop(listener);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn what_a_keeper_says_cannot_move_the_cursor() {
+    let said = br#"{"a\u001b[2J": ["\u001b]0;x\u0007b", "\u009b31m", {"c": "d\r\ne"}], "n": 7}"#;
+    let read: serde_json::Value = understand(said).unwrap();
+    let text = read["a\u{1b}[2J"].to_string();
+    assert!(
+        !text.chars().any(char::is_control) && !text.contains("\\u"),
+        "{text}"
+    );
+    assert_eq!(read["n"], 7);
 }

@@ -10,6 +10,7 @@ use crate::keeper::adoption::{self, Kept, Remembered};
 use crate::keeper::cgroup::OwnGroup;
 use crate::keeper::changes::Changes;
 use crate::keeper::control;
+use crate::keeper::control::socket::{self, Door};
 use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
@@ -30,9 +31,9 @@ use crate::systemd::{journal, message_id, notify};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -103,8 +104,9 @@ impl Keeper {
             return Err(KeeperError::Unable);
         }
         let unit = unit(&options.name);
-        let (listeners, admin) = sockets(&options.mode, &mut kept, &unit)?;
-        let control = listen_for_commands(&options, &mut kept)?;
+        let (control, given) = socket::from_given(kept.sockets());
+        let (listeners, admin) = sockets(&options.mode, given, kept.listeners(), &unit)?;
+        let control = listen_for_commands(&options, &mut kept, control)?;
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let sink = match options.mode {
             Mode::Systemd if journal::is_connected() => Sink::Journal {
@@ -204,8 +206,10 @@ impl Keeper {
     }
 
     /// To whoever commands: by the control socket, load balancers' questions, files, signals.
-    fn listen(&self, control: UnixListener, outbox: &Outbox) -> Result<(), KeeperError> {
-        tokio::task::spawn_local(control::serve(control, outbox.clone()));
+    fn listen(&self, control: Vec<Door>, outbox: &Outbox) -> Result<(), KeeperError> {
+        for door in control {
+            tokio::task::spawn_local(control::serve(door, outbox.clone()));
+        }
         for listener in &self.admin {
             let copy = listener.try_clone();
             let copy =
@@ -266,18 +270,35 @@ impl Keeper {
     }
 }
 
-fn listen_for_commands(options: &Options, kept: &mut Kept) -> Result<UnixListener, KeeperError> {
-    if let Some(fd) = kept.take(stored::CONTROL) {
-        return control::inherit(fd)
-            .map_err(|error| KeeperError::System("go on with the control socket", error));
+/// Those of the image before, so that nobody is refused between the two; those of systemd; or one of our own.
+fn listen_for_commands(
+    options: &Options,
+    kept: &mut Kept,
+    given: Vec<OwnedFd>,
+) -> Result<Vec<Door>, KeeperError> {
+    let mut control: Vec<OwnedFd> = (0..)
+        .map_while(|number| kept.take(&stored::of_control(number)))
+        .collect();
+    if control.is_empty() {
+        control = given;
+        if let Some(first) = control.first()
+            && let Err(error) = socket::leave_link(&options.runtime_directory, first)
+        {
+            tracing::debug!(%error, "no link to the control socket: {error}");
+        }
+        if control.is_empty() {
+            let present = match options.mode {
+                Mode::Systemd => socket::Present::Replaced,
+                Mode::Foreground { .. } => socket::Present::Respected,
+            };
+            control.push(socket::listen(&options.runtime_directory, present)?);
+        }
+        for (number, fd) in control.iter().enumerate() {
+            stored::copy(&stored::of_control(number), fd);
+        }
     }
-    let present = match options.mode {
-        Mode::Systemd => control::Present::Replaced,
-        Mode::Foreground { .. } => control::Present::Respected,
-    };
-    let control = control::listen(&options.runtime_directory, present)?;
-    stored::copy(stored::CONTROL, &control);
-    Ok(control)
+    let doors: io::Result<_> = control.into_iter().map(Door::new).collect();
+    doors.map_err(|error| KeeperError::System("use the control socket", error))
 }
 
 fn generation_counter(options: &Options) -> (Option<GenerationCounter>, u64) {
@@ -308,12 +329,13 @@ fn seed() -> u64 {
 /// Where clients connect, and where load balancers ask. What an image before this one bound is bound.
 fn sockets(
     mode: &Mode,
-    kept: &mut Kept,
+    given: Vec<given::Given>,
+    kept: Vec<OwnedFd>,
     unit: &str,
 ) -> Result<(Vec<Listener>, Vec<Listener>), ListenError> {
-    let (mut admin, given) = listeners::admin(kept.sockets());
+    let (mut admin, given) = listeners::admin(given);
     let listeners = match mode {
-        Mode::Systemd => listeners::from_given(given, kept.listeners(), unit)?,
+        Mode::Systemd => listeners::from_given(given, kept, unit)?,
         Mode::Foreground {
             host,
             port,
@@ -323,9 +345,10 @@ fn sockets(
             if let (Some(address), []) = (*wanted, &*admin) {
                 admin.push(listeners::bind_admin(address)?);
             }
-            match kept.listeners() {
-                none if none.is_empty() => listeners::bind(host, *port)?,
-                bound => listeners::from_given(Vec::new(), bound, unit)?,
+            if kept.is_empty() {
+                listeners::bind(host, *port)?
+            } else {
+                listeners::from_given(Vec::new(), kept, unit)?
             }
         }
     };

@@ -1,0 +1,100 @@
+//! The control socket is root's: the app's user can neither reach it nor stand in for it.
+
+use crate::world::container::Container;
+use crate::world::eventually;
+use crate::{QUICK, SOON, next_keeper};
+use std::time::Duration;
+
+const SOCKET: &str = "/run/gapless-control/gapless.sock";
+
+/// gapless.service runs an app that was taken over.
+pub fn serve_hostile(container: &Container) {
+    container.install("tests/apps/hostile.py", "/srv/apps/hostile.py");
+    container.serve(&format!(
+        "[app]\ncommand = [\"/usr/bin/python3\", \"/srv/apps/hostile.py\"]\ndirectory = \"/srv/apps\"\n{QUICK}\n"
+    ));
+}
+
+fn owner_and_mode(container: &Container, path: &str) -> String {
+    let said = container.sh(&format!("stat -c '%U:%G %a' {path}"));
+    said.trim().to_owned()
+}
+
+/// Attacks of the app, from inside the sandbox, on who commands.
+pub fn an_app_that_was_taken_over_commands_nobody(container: &mut Container) {
+    serve_hostile(container);
+    assert_eq!(owner_and_mode(container, SOCKET), "root:root 600");
+    let directory = owner_and_mode(container, "/run/gapless-control");
+    assert_eq!(directory, "root:root 755");
+    for attack in ["/reach", "/replace", "/replace_directory"] {
+        let said = container.get(attack);
+        assert!(said.starts_with("refused: "), "{attack}: {said}");
+    }
+    let as_app = "setpriv --reuid gapless --regid gapless --clear-groups gapless status";
+    let refused = container.try_sh(as_app);
+    assert_eq!(refused.code(), 4, "{refused}");
+    assert!(
+        refused
+            .output()
+            .contains("SocketGroup= of gapless-control.socket"),
+        "{refused}"
+    );
+
+    assert_eq!(container.get("/occupy"), "done: occupied");
+    let load = container.load(&[
+        "--plain",
+        "--clients",
+        "8",
+        "--idle",
+        "20",
+        "--kinds",
+        "get,new",
+    ]);
+    container.sh("gapless status && gapless drain && gapless undrain");
+    assert_eq!(container.get("/occupied"), "done: 0 asked");
+    container.systemctl("reload gapless.service");
+    let main = container.main_pid().unwrap();
+    container.systemctl("restart gapless.service");
+    assert_ne!(container.main_pid(), Some(main));
+    container.sh("gapless status");
+    load.run_for(Duration::from_millis(300));
+    load.finish().expect_nothing_lost().expect_nothing_closed();
+}
+
+/// It is there as long as the service: to ask a stopped app how it is does not start it.
+pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Container) {
+    serve_hostile(container);
+    let main = container.main_pid().unwrap();
+    let inode = || container.sh(&format!("stat -c %i {SOCKET}"));
+    let first = inode();
+    container.kill("KILL", main);
+    next_keeper(container, main);
+    container.systemctl("restart gapless.service");
+    assert_eq!(inode(), first, "whoever asks meanwhile waits");
+    container.sh("gapless reload");
+
+    container.systemctl("stop gapless.service");
+    eventually("the control socket is gone", SOON, || {
+        let is_there = container.try_sh(&format!("test -e {SOCKET}"));
+        (!is_there.status.success()).then_some(())
+    });
+    let asked = container.try_sh("gapless status");
+    assert_eq!(asked.code(), 3, "{asked}");
+    assert_eq!(container.property("ActiveState"), "inactive");
+    // The first request starts it again, and with it the socket.
+    assert_eq!(container.get("/"), "harmless v1");
+    container.sh("gapless status");
+
+    let drop_in = b"[Socket]\nSocketMode=0660\nSocketGroup=adm\n";
+    container.push(
+        "/etc/systemd/system/gapless-control.socket.d/group.conf",
+        drop_in,
+        0o644,
+    );
+    container.systemctl("daemon-reload");
+    container.systemctl("restart gapless-control.socket");
+    assert_eq!(owner_and_mode(container, SOCKET), "root:adm 660");
+    let administrator = "setpriv --reuid nobody --regid nogroup --groups adm gapless";
+    container.sh(&format!("{administrator} status"));
+    container.sh(&format!("{administrator} reload"));
+}
