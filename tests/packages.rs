@@ -24,6 +24,8 @@ mod files;
 mod image;
 #[path = "packages/installed.rs"]
 mod installed;
+#[path = "packages/released.rs"]
+mod released;
 #[path = "packages/restarts.rs"]
 mod restarts;
 #[path = "packages/rpm.rs"]
