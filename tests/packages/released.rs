@@ -68,7 +68,7 @@ fn upgrades_from_the_released_version_and_back_lose_nothing(base: &str) {
                  s.listen()\n\
                  time.sleep(60)\n";
     let as_app = "setpriv --reuid gapless --regid gapless --clear-groups";
-    container.sh(&format!(
+    let forger = container.sh(&format!(
         "{as_app} python3 -c \"{forge}\" >/dev/null 2>&1 & echo $!"
     ));
     eventually("the socket is forged", SOON, || {
@@ -83,7 +83,8 @@ fn upgrades_from_the_released_version_and_back_lose_nothing(base: &str) {
                 .contains("the main process of gapless.service is"),
         "{asked}"
     );
-    container.sh("pkill -f control.sock && mv /run/gapless/moved.sock /run/gapless/control.sock");
+    let back = "mv /run/gapless/moved.sock /run/gapless/control.sock";
+    container.sh(&format!("kill {}; {back}", forger.trim()));
 
     // From its next process on systemd makes it: after a crash of one, a restart of the other.
     let main = container.main_pid().unwrap();
