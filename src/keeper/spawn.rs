@@ -4,7 +4,9 @@
 //! environment that was made for it. Never spawn anywhere but on the main thread: PDEATHSIG follows
 //! the parent thread.
 
-use crate::exec::{Chain, FIRST_FD, OWN_IMAGE};
+mod image;
+
+use crate::exec::{Chain, FIRST_FD};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use std::collections::BTreeMap;
@@ -105,7 +107,8 @@ pub enum SpawnError {
 /// # Errors
 /// [`SpawnError`]; nothing is left running then.
 pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
-    let mut command = command(what).map_err(SpawnError::Fds)?;
+    let image = image::for_child(end_of(what.fds.len())).map_err(SpawnError::Fds)?;
+    let mut command = command(what, &image.path).map_err(SpawnError::Fds)?;
     let _occupied = occupy(what.fds.len()).map_err(SpawnError::Fds)?;
     let mut child = command
         .spawn()
@@ -143,8 +146,8 @@ fn refused(directory: &Path, source: io::Error) -> SpawnError {
     }
 }
 
-fn command(what: &Spawn<'_>) -> io::Result<Command> {
-    let mut command = Command::new(OWN_IMAGE);
+fn command(what: &Spawn<'_>, image: &Path) -> io::Result<Command> {
+    let mut command = Command::new(image);
     command
         .arg0("gapless")
         .args(chain(what).to_args())
@@ -177,7 +180,7 @@ fn command(what: &Spawn<'_>) -> io::Result<Command> {
 /// unheard, and its bytes would be written into that fd.
 fn occupy(fds: usize) -> io::Result<Vec<OwnedFd>> {
     let mut held = Vec::new();
-    let end = i32::try_from(fds).map_or(i32::MAX, |fds| fds.saturating_add(FIRST_FD));
+    let end = end_of(fds);
     loop {
         let next = OwnedFd::from(std::fs::File::open("/dev/null")?);
         if next.as_raw_fd() >= end {
@@ -185,6 +188,11 @@ fn occupy(fds: usize) -> io::Result<Vec<OwnedFd>> {
         }
         held.push(next);
     }
+}
+
+/// The first number behind those of the child's fds.
+fn end_of(fds: usize) -> i32 {
+    i32::try_from(fds).map_or(i32::MAX, |fds| fds.saturating_add(FIRST_FD))
 }
 
 fn chain(what: &Spawn<'_>) -> Chain {
