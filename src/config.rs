@@ -187,6 +187,10 @@ pub struct HttpConfig {
     /// it wrote down.
     #[serde(default)]
     pub connect: bool,
+    /// Fields whose names have other bytes than letters, digits and `-` reach the app. Absent from what
+    /// a keeper without it wrote down.
+    #[serde(default)]
+    pub odd_field_names: bool,
     /// After an upgrade, the front that it made old has so long for its requests and tunnels; none:
     /// as long as they take. Absent from what a keeper without it wrote down.
     #[serde(default)]

@@ -9,6 +9,7 @@ mod accept;
 mod access;
 mod addresses;
 mod body;
+mod claims;
 mod connection;
 mod descriptors;
 mod exchange;
@@ -32,6 +33,7 @@ mod refusal;
 mod share;
 mod stream;
 mod tally;
+mod trailers;
 pub mod trustee;
 mod tunnel;
 

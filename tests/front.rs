@@ -21,6 +21,8 @@ mod limits;
 mod moving;
 #[path = "front/proxying.rs"]
 mod proxying;
+#[path = "front/strangers.rs"]
+mod strangers;
 #[path = "front/tunnels.rs"]
 mod tunnels;
 #[path = "front/world.rs"]

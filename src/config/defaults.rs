@@ -106,6 +106,7 @@ impl Default for HttpConfig {
             response_timeout: Duration::from_mins(5),
             tunnels: Self::tunnels_by_default(),
             connect: false,
+            odd_field_names: false,
             // What is under way is no reason to keep anybody waiting, and costs little.
             upgrade_drain: None,
             head_bytes_max: 16 * 1024,

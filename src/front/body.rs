@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::live::Lease;
 use super::pool::AppConnection;
 use super::progress::{Progress, Upload as UploadState};
+use super::trailers;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::cell::Cell;
 use std::pin::Pin;
@@ -187,7 +188,7 @@ impl Upload {
         if frame.is_trailers() {
             self.is_over = true;
         }
-        Ok(frame)
+        Ok(trailers::settle(frame, trailers::may_end_request))
     }
 }
 
@@ -270,7 +271,7 @@ impl Download {
             Some(Ok(frame)) => {
                 self.is_over = frame.is_trailers();
                 self.exchange.passed(frame.data_ref().map_or(0, Bytes::len));
-                Some(Ok(frame))
+                Some(Ok(trailers::settle(frame, trailers::may_end_response)))
             }
             Some(Err(error)) => {
                 self.exchange.app_died_mid_response(&error);

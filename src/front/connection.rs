@@ -160,7 +160,8 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
     let client = Rc::new(Client {
         lane: Rc::clone(lane),
         progress,
-        origin: Origin::new(peer, visit.introduced, &lane.http().trusted_proxies),
+        origin: Origin::new(peer, visit.introduced, &lane.http().trusted_proxies)
+            .with_odd_names(lane.http().odd_field_names),
         switched: RefCell::new(None),
     });
     let Visit {

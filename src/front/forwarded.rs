@@ -1,7 +1,9 @@
 //! What the app learns about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239), `X-Request-Id`.
 //!
-//! What an untrusted client says about itself in these fields never reaches the app.
+//! What an untrusted client says about itself, in these fields and in those of [`claims`], never
+//! reaches the app.
 
+use super::claims::{self, Rules};
 use super::introduction::Introduced;
 use super::stream::Peer;
 use hyper::body::Bytes;
@@ -18,16 +20,6 @@ const HOST_SEEN: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Set on requests and on their responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// We do not set these, but apps believe them.
-const OTHERS: [HeaderName; 6] = [
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("x-real-ip"),
-];
-
 /// Of a `Forwarded` field.
 const END: &[u8] = b";proto=http";
 
@@ -43,7 +35,7 @@ const IDS_AT_ONCE: usize = 64;
 /// One client connection, as these fields describe it; made once per connection.
 #[derive(Debug)]
 pub(super) struct Origin {
-    is_trusted: bool,
+    rules: Rules,
     /// None for a unix peer, which has no address.
     address: Option<HeaderValue>,
     /// `for=` of RFC 7239 section 6.
@@ -58,21 +50,27 @@ impl Origin {
             None => Self::of(peer, trusted),
             Some(Introduced::As(client)) => Self::of(Peer::Ip(client), trusted),
             Some(Introduced::AsNobody) => Self {
-                is_trusted: false,
+                rules: Rules::default(),
                 ..Self::of(peer, trusted)
             },
         }
     }
 
+    /// Names with other bytes than letters, digits and `-` may pass.
+    pub(super) fn with_odd_names(mut self, keeps: bool) -> Self {
+        self.rules.keeps_odd_names = keeps;
+        self
+    }
+
     fn of(peer: Peer, trusted: &[IpNet]) -> Self {
         match peer {
             Peer::Local => Self {
-                is_trusted: true,
+                rules: Rules::of_peer(true),
                 address: None,
                 node: "unknown".to_owned(),
             },
             Peer::Ip(ip) => Self {
-                is_trusted: trusted.iter().any(|net| net.contains(&ip)),
+                rules: Rules::of_peer(trusted.iter().any(|net| net.contains(&ip))),
                 address: HeaderValue::from_str(&ip.to_string()).ok(),
                 node: match ip {
                     IpAddr::V4(ip) => ip.to_string(),
@@ -86,7 +84,7 @@ impl Origin {
     pub(super) fn claim(&self, headers: &HeaderMap) -> Claim {
         Claim {
             peer: self.address.clone(),
-            said: if self.is_trusted {
+            said: if self.rules.is_trusted {
                 joined(headers, &FOR)
             } else {
                 None
@@ -96,21 +94,17 @@ impl Origin {
 
     /// Sets the fields on their way to the app. `Host` must be settled already.
     pub(super) fn describe(&self, headers: &mut HeaderMap) {
-        // One look at all names, as most requests have none of these.
-        if headers.keys().any(|name| is_odd(name.as_str())) {
-            remove_lookalikes(headers);
-            if !self.is_trusted {
-                for name in OTHERS {
-                    headers.remove(name);
-                }
-            }
+        let may_pass = |name: &str| claims::may_pass(name, self.rules);
+        // One look at all names, as those of most requests pass.
+        if !headers.keys().all(|name| may_pass(name.as_str())) {
+            claims::keep(headers, may_pass);
         }
         self.extend_forwarded(headers);
         self.extend_for(headers);
-        if !(self.is_trusted && headers.contains_key(PROTO)) {
+        if !(self.rules.is_trusted && headers.contains_key(PROTO)) {
             headers.insert(PROTO, HeaderValue::from_static("http"));
         }
-        if !(self.is_trusted && headers.contains_key(HOST_SEEN)) {
+        if !(self.rules.is_trusted && headers.contains_key(HOST_SEEN)) {
             match headers.get(HOST).cloned() {
                 Some(host) => drop(headers.insert(HOST_SEEN, host)),
                 None => drop(headers.remove(HOST_SEEN)),
@@ -120,12 +114,12 @@ impl Origin {
 
     fn extend_for(&self, headers: &mut HeaderMap) {
         let Some(address) = &self.address else {
-            if !self.is_trusted {
+            if !self.rules.is_trusted {
                 headers.remove(FOR);
             }
             return;
         };
-        let before = if self.is_trusted {
+        let before = if self.rules.is_trusted {
             joined(headers, &FOR)
         } else {
             None
@@ -144,7 +138,7 @@ impl Origin {
     }
 
     fn extend_forwarded(&self, headers: &mut HeaderMap) {
-        let before = if self.is_trusted {
+        let before = if self.rules.is_trusted {
             joined(headers, &FORWARDED)
         } else {
             None
@@ -168,7 +162,7 @@ impl Origin {
     pub(super) fn request_id(&self, headers: &mut HeaderMap, ids: &RequestIds) -> HeaderValue {
         let own = headers
             .get(REQUEST_ID)
-            .filter(|id| self.is_trusted && is_sane_id(id));
+            .filter(|id| self.rules.is_trusted && is_sane_id(id));
         if let Some(own) = own {
             return own.clone();
         }
@@ -229,37 +223,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
 
 /// Fields that say who asks, and under which id: no `Connection` field takes them away.
 pub(super) fn is_ours(name: &HeaderName) -> bool {
-    is_our_name(name.as_str())
-}
-
-fn is_our_name(name: &str) -> bool {
-    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
-}
-
-/// Perhaps one of [`OTHERS`], or a lookalike.
-fn is_odd(name: &str) -> bool {
-    let is_of_others = name.starts_with("x-") && name != REQUEST_ID.as_str();
-    is_of_others || name.as_bytes().contains(&b'_')
-}
-
-/// CGI and its heirs (WSGI, Rack, PHP) cannot tell `X_Forwarded_For` from `X-Forwarded-For`, nor
-/// `Content_Length` from what frames the body.
-fn remove_lookalikes(headers: &mut HeaderMap) {
-    let is_lookalike = |name: &HeaderName| {
-        let name = name.as_str();
-        name.contains('_') && {
-            let meant = name.replace('_', "-");
-            is_our_name(&meant) || matches!(&*meant, "content-length" | "transfer-encoding")
-        }
-    };
-    let found: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_lookalike(name))
-        .cloned()
-        .collect();
-    for name in found {
-        headers.remove(name);
-    }
+    name == REQUEST_ID || claims::is_claim(name.as_str())
 }
 
 fn is_sane_id(id: &HeaderValue) -> bool {
@@ -361,14 +325,29 @@ mod tests {
     }
 
     #[test]
-    fn each_field_that_apps_believe_is_removed_where_it_is_the_only_one() {
-        let lookalikes = ["x_forwarded_for", "x_real_ip", "transfer_encoding"];
-        for name in OTHERS.iter().map(HeaderName::as_str).chain(lookalikes) {
-            let mut headers = headers(&[("host", "a"), (name, "1"), ("x-mine", "1")]);
-            origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
-            assert!(!headers.contains_key(name), "{name}");
-            assert_eq!(headers["x-mine"], "1");
-        }
+    fn what_passes_depends_on_who_says_it() {
+        let said = [
+            ("host", "a"),
+            ("x-forwarded-user", "1"),
+            ("x_mine", "1"),
+            ("x-mine", "1"),
+        ];
+        let described = |origin: Origin| {
+            let mut headers = headers(&said);
+            origin.describe(&mut headers);
+            let passes = |name| headers.contains_key(name);
+            assert!(passes("x-mine") && passes("host"));
+            (passes("x-forwarded-user"), passes("x_mine"))
+        };
+        let stranger = || origin("192.0.2.7", "10.0.0.0/8");
+        let proxy = || origin("10.1.2.3", "10.0.0.0/8");
+        assert_eq!(described(stranger()), (false, false));
+        assert_eq!(described(stranger().with_odd_names(true)), (false, true));
+        assert_eq!(described(proxy()), (true, false));
+        assert_eq!(described(proxy().with_odd_names(true)), (true, true));
+        let local = || Origin::new(Peer::Local, None, &[]);
+        assert_eq!(described(local()), (true, false));
+        assert_eq!(described(local().with_odd_names(true)), (true, true));
     }
 
     #[test]

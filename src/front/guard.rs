@@ -108,9 +108,9 @@ impl Line {
         matches!(self.kept, [b' ' | b'\t', ..])
     }
 
-    fn is_connect(&self) -> bool {
-        const CONNECT: &[u8] = b"CONNECT ";
-        self.bytes > CONNECT.len() && self.kept.starts_with(CONNECT)
+    /// `method` ends with a blank.
+    fn begins_with(&self, method: &[u8]) -> bool {
+        self.bytes > method.len() && self.kept.starts_with(method)
     }
 
     fn is_field(&self, name: &str) -> bool {
@@ -146,6 +146,10 @@ pub(super) struct Guard {
     is_chunked: bool,
     wants_upgrade: bool,
     is_connect: bool,
+    /// Slashes and question marks in the line of an OPTIONS.
+    marks: usize,
+    /// Heads whose absolute target may have no path; see [`Guard::take_pathless`].
+    pathless: Vec<u64>,
     /// Whole ones, so far.
     heads: u64,
 }
@@ -164,6 +168,8 @@ impl Guard {
             is_chunked: false,
             wants_upgrade: false,
             is_connect: false,
+            marks: 0,
+            pathless: Vec::new(),
             heads: 0,
         }
     }
@@ -185,6 +191,12 @@ impl Guard {
     /// what belongs into the tunnel.
     pub(super) fn is_connect(&self) -> bool {
         self.is_connect
+    }
+
+    /// Numbers of heads, from 1, with the method OPTIONS and no path if their target is absolute: hyper
+    /// makes a slash of that (RFC 9112 section 3.2.4).
+    pub(super) fn take_pathless(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.pathless)
     }
 
     /// Follows `bytes`. After a hold the rest is to be checked again; after a fault, nothing is.
@@ -224,6 +236,10 @@ impl Guard {
         if self.state == State::RequestLine && part.contains(&b'#') {
             return Err(Fault::Fragment);
         }
+        if self.state == State::RequestLine && self.line.begins_with(b"OPTIONS ") {
+            let marks = part.iter().filter(|byte| matches!(byte, b'/' | b'?'));
+            self.marks = self.marks.saturating_add(marks.count());
+        }
         let Some(end) = end else {
             return Ok(rest.len());
         };
@@ -240,7 +256,8 @@ impl Guard {
         match self.state {
             State::RequestLine if is_empty => {}
             State::RequestLine => {
-                self.is_connect = self.line.is_connect();
+                self.is_connect = self.line.begins_with(b"CONNECT ");
+                self.end_target();
                 self.wants_upgrade = self.is_connect;
                 self.state = State::Field;
             }
@@ -253,6 +270,13 @@ impl Guard {
             State::Trailer | State::Body(_) | State::Chunk(_) => {}
         }
         Ok(())
+    }
+
+    /// `http://a HTTP/1.1` has three marks, and each more belongs to a path or a query.
+    fn end_target(&mut self) {
+        if std::mem::take(&mut self.marks) == 3 {
+            self.pathless.push(self.heads.saturating_add(1));
+        }
     }
 
     fn take_field(&mut self) -> Result<(), Fault> {

@@ -4,10 +4,11 @@ mod host;
 
 use super::forwarded;
 use super::refusal::Refusal;
+use super::trailers::{self, Which};
 use super::tunnel::Protocol;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Version};
@@ -30,6 +31,11 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 /// The longest method in IANA's registry has 18 letters.
 const METHOD_BYTES_MAX: usize = 32;
+
+/// Among the extensions of an OPTIONS: a target that was written with a scheme has no path. Its URI
+/// does not tell, as it has a slash then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pathless;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +89,7 @@ pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, 
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    pad_no_length(&mut head.headers);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let wish = match &upgrade {
@@ -103,6 +110,7 @@ fn concerns_a_proxy(name: &HeaderName) -> bool {
             | "keep-alive"
             | "proxy-connection"
             | "te"
+            | "trailer"
             | "transfer-encoding"
             | "upgrade"
             | "expect"
@@ -127,6 +135,14 @@ fn prepare_own_fields(head: &mut Parts, body: BodyKind) -> Result<Option<HeaderV
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
     }
+    announce_trailers(
+        &mut head.headers,
+        match body {
+            BodyKind::Chunked => trailers::may_end_request,
+            // Then nothing stands behind it.
+            BodyKind::Empty | BodyKind::Sized => |_| false,
+        },
+    );
     Ok(upgrade)
 }
 
@@ -220,7 +236,9 @@ pub(super) fn prepare_response(is_connect: bool, status: StatusCode, headers: &m
         if !is_connect {
             headers.remove(PROXY_AUTHENTICATE);
         }
+        announce_trailers(headers, trailers::may_end_response);
     }
+    pad_no_length(headers);
     if status == StatusCode::NO_CONTENT || status.is_informational() {
         // RFC 9110 section 8.6.
         headers.remove(CONTENT_LENGTH);
@@ -288,6 +306,28 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
+}
+
+fn announce_trailers(headers: &mut HeaderMap, may_pass: Which) {
+    if headers.contains_key(TRAILER) {
+        let announced: Vec<String> = tokens(headers, &TRAILER).map(str::to_owned).collect();
+        trailers::announce(headers, &announced, may_pass);
+    }
+}
+
+/// A length is a number, and so `0005` is 5; but some read it as octal, or give up.
+fn pad_no_length(headers: &mut HeaderMap) {
+    let Some([b'0', digits @ ..]) = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) else {
+        return;
+    };
+    if digits.is_empty() {
+        return;
+    }
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    let plain = digits.get(zeros..).filter(|plain| !plain.is_empty());
+    if let Ok(length) = HeaderValue::from_bytes(plain.unwrap_or(b"0")) {
+        headers.insert(CONTENT_LENGTH, length);
+    }
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {

@@ -57,6 +57,8 @@ pub(super) struct Progress {
     responses_open: Cell<u32>,
     /// Heads that hyper has taken.
     requests: Cell<u64>,
+    /// Numbers of those, and of coming ones, whose absolute target may have no path.
+    pathless: RefCell<Vec<u64>>,
     is_flushed: Cell<bool>,
     upload: Cell<Upload>,
     /// Of the body of the current request.
@@ -98,6 +100,7 @@ impl Progress {
             may_move_unserved,
             responses_open: Cell::new(0),
             requests: Cell::new(0),
+            pathless: RefCell::default(),
             is_flushed: Cell::new(true),
             upload: Cell::new(Upload::Whole),
             upload_bytes: Cell::new(0),
@@ -131,6 +134,22 @@ impl Progress {
         self.has_read_ahead.set(false);
         self.upload.set(Upload::Whole);
         self.upload_bytes.set(0);
+    }
+
+    /// See [`super::guard::Guard::take_pathless`].
+    pub(super) fn sees_pathless(&self, heads: Vec<u64>) {
+        if !heads.is_empty() {
+            self.pathless.borrow_mut().extend(heads);
+        }
+    }
+
+    /// Whether the current request is one.
+    pub(super) fn is_pathless(&self) -> bool {
+        let mut heads = self.pathless.borrow_mut();
+        let current = self.requests.get();
+        let is_one = heads.contains(&current);
+        heads.retain(|head| *head > current);
+        is_one
     }
 
     /// The response body was handed to hyper to its end, or given up.

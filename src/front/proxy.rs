@@ -197,6 +197,9 @@ async fn forward(
     if head.method == Method::CONNECT && !http.connect {
         return Err(Refusal::ConnectUnsupported);
     }
+    if client.progress.is_pathless() {
+        head.extensions.insert(head::Pathless);
+    }
     let wish = head::prepare_request(&mut head, kind)?;
     client.origin.describe(&mut head.headers);
     let mut request = Request::from_parts(head, body);

@@ -150,6 +150,31 @@ impl Refusal {
         }
     }
 
+    /// What the client sent can be read in two ways, or it is unlike what clients send: what follows on
+    /// the connection may be meant otherwise than we would read it.
+    pub(super) fn ends_connection(self) -> bool {
+        match self {
+            Self::BodyBroken
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::BadConnect
+            | Self::BadMethod => true,
+            Self::NoLiveGeneration
+            | Self::NothingDeployed
+            | Self::HeldTooLong
+            | Self::HoldFull
+            | Self::AppRefused
+            | Self::AppDied
+            | Self::AppTimedOut
+            | Self::AppMalformed
+            | Self::Cut
+            | Self::BodyTooLarge
+            // What was sent into the tunnel ends the connection, if anything was: see ClientStream.
+            | Self::ConnectUnsupported
+            | Self::ExpectationUnknown => false,
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::NoLiveGeneration => "the app is not running",
@@ -202,7 +227,7 @@ impl Refusal {
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
         }
-        if !can_continue {
+        if !can_continue || self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -356,7 +381,16 @@ mod tests {
                 is_503,
                 "{refusal:?}"
             );
-            assert!(!response.headers().contains_key(CONNECTION));
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_ends_the_connection_and_nothing_else_does() {
+        for refusal in Refusal::ALL {
+            let response = refusal.response(Form::Text, ("shop", 7), true);
+            let is_doubtful = response.status() == 400 || refusal == Refusal::BadMethod;
+            let closes = response.headers().contains_key(CONNECTION);
+            assert_eq!(closes, is_doubtful, "{refusal:?}");
         }
     }
 

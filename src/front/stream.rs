@@ -175,7 +175,9 @@ impl ClientStream {
     /// Takes back what must not pass of the bytes behind `before`.
     fn check(&mut self, before: usize, into: &mut ReadBuf<'_>) {
         let bytes = into.filled().get(before..).unwrap_or_default();
-        match self.guard.check(bytes) {
+        let verdict = self.guard.check(bytes);
+        self.progress.sees_pathless(self.guard.take_pathless());
+        match verdict {
             Verdict::Pass => {}
             Verdict::Hold(passed) => {
                 self.is_holding = true;

@@ -192,17 +192,21 @@ impl Stream {
         }
         let body = match framing(&head)? {
             Framing::Length(length) => self.exactly(length).await,
-            Framing::Chunked => self.chunks().await?,
+            Framing::Chunked => self.chunks(&mut head).await?,
         };
         Ok(body.map(|body| Seen { line, head, body }))
     }
 
-    async fn chunks(&mut self) -> Result<Option<Vec<u8>>, String> {
+    /// Trailers become lines of `head` that begin with `trailer`.
+    async fn chunks(&mut self, head: &mut Vec<String>) -> Result<Option<Vec<u8>>, String> {
         let mut body = Vec::new();
         loop {
             let Some(size) = self.line().await? else {
                 return Ok(None);
             };
+            if size.len() > 1 && size.starts_with('0') {
+                return Err(format!("a padded size: {size:?}"));
+            }
             let size = usize::from_str_radix(&size, 16).map_err(|_| format!("size {size:?}"))?;
             if size == 0 {
                 break;
@@ -213,11 +217,24 @@ impl Stream {
             let chunk = chunk.strip_suffix(b"\r\n").ok_or("a chunk without end")?;
             body.extend_from_slice(chunk);
         }
-        match self.line().await? {
-            None => Ok(None),
-            Some(end) if end.is_empty() => Ok(Some(body)),
-            Some(trailer) => Err(format!("a trailer: {trailer:?}")),
+        loop {
+            match self.line().await? {
+                None => return Ok(None),
+                Some(end) if end.is_empty() => return Ok(Some(body)),
+                Some(trailer) => head.push(format!("trailer {}", digest(&trailer)?)),
+            }
         }
+    }
+}
+
+/// The only trailers that a client may send.
+fn digest(trailer: &str) -> Result<String, String> {
+    let field = plain(trailer)?;
+    let is_digest = field.starts_with("digest:") || field.starts_with("x-checksum-");
+    if is_digest {
+        Ok(field)
+    } else {
+        Err(format!("a trailer: {trailer:?}"))
     }
 }
 
@@ -228,7 +245,7 @@ fn plain(field: &str) -> Result<String, String> {
     let is_token = !name.is_empty()
         && name
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !is_token {
         return Err(format!("no name: {field:?}"));
     }
@@ -269,7 +286,9 @@ fn framing(head: &[String]) -> Result<Framing, String> {
     match (&*all("content-length"), &*all("transfer-encoding")) {
         ([], []) => Ok(Framing::Length(0)),
         ([length], []) => {
+            let is_padded = length.len() > 1 && length.starts_with('0');
             let is_plain = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+            let is_plain = is_plain && !is_padded;
             let length = length.parse().ok().filter(|_| is_plain);
             Ok(Framing::Length(length.ok_or(format!("length: {head:?}"))?))
         }

@@ -63,7 +63,8 @@ pub struct RequestCase {
     /// Every request that the app sees whole, as `METHOD target`, in order.
     #[serde(default)]
     pub app: Vec<String>,
-    /// Of the first of them: lines that are there, `!name` or `!name: value` that is not, `+name`.
+    /// Of the first of them: lines that are there, `!name` or `!name: value` that is not, `+name`. A
+    /// trailer is a line that begins with `trailer `.
     #[serde(default)]
     pub app_head: Vec<String>,
     /// Of the first of them.

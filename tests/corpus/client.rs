@@ -118,7 +118,7 @@ fn parsed(read: &[u8], is_head: bool, is_end: bool) -> Option<(Answer, usize)> {
     let text = String::from_utf8_lossy(&read[..end]).into_owned();
     let mut lines = text.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let head: Vec<String> = lines
+    let mut head: Vec<String> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| format!("{}: {}", name.to_ascii_lowercase(), value.trim()))
         .collect();
@@ -133,7 +133,7 @@ fn parsed(read: &[u8], is_head: bool, is_end: bool) -> Option<(Answer, usize)> {
     let (body, length) = if is_bodiless {
         (Vec::new(), end)
     } else if field("transfer-encoding").is_some() {
-        let (body, length) = dechunked(&read[end..])?;
+        let (body, length) = dechunked(&read[end..], &mut head)?;
         (body, end + length)
     } else if let Some(length) = field("content-length") {
         let length: usize = length.parse().ok()?;
@@ -146,7 +146,8 @@ fn parsed(read: &[u8], is_head: bool, is_end: bool) -> Option<(Answer, usize)> {
     Some((Answer { status, head, body }, length))
 }
 
-fn dechunked(read: &[u8]) -> Option<(Vec<u8>, usize)> {
+/// Trailers become lines of `head` that begin with `trailer`.
+fn dechunked(read: &[u8], head: &mut Vec<String>) -> Option<(Vec<u8>, usize)> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let line = read[at..].windows(2).position(|bytes| bytes == b"\r\n")?;
@@ -158,11 +159,13 @@ fn dechunked(read: &[u8]) -> Option<(Vec<u8>, usize)> {
             let mut rest = &read[at..];
             loop {
                 let line = rest.windows(2).position(|bytes| bytes == b"\r\n")?;
+                let text = String::from_utf8_lossy(&rest[..line]).to_ascii_lowercase();
                 at += line + 2;
                 rest = &rest[line + 2..];
                 if line == 0 {
                     return Some((body, at));
                 }
+                head.push(format!("trailer {text}"));
             }
         }
         body.extend_from_slice(read.get(at..at + size)?);

@@ -178,10 +178,16 @@ async fn another_answer_is_an_ordinary_one_and_the_connection_goes_on() {
     front.end().await;
 }
 
+async fn is_refused(port: &Port, request: &str) {
+    let mut client = Client::connect(port).await;
+    client.send(request).await;
+    assert_eq!(client.answer().await.status, 400, "{request}");
+    assert_eq!(client.ends().await, "");
+}
+
 #[tokio::test]
 async fn what_is_no_host_and_port_never_reaches_the_app() {
     let (port, front, mut heads) = world(true).await;
-    let mut client = Client::connect(&port).await;
     for target in [
         "b.example",
         "b.example:0",
@@ -190,18 +196,11 @@ async fn what_is_no_host_and_port_never_reaches_the_app() {
         "http://b.example:443/",
     ] {
         let host = "Host: b.example:443\r\n\r\n";
-        client
-            .send(&format!("CONNECT {target} HTTP/1.1\r\n{host}"))
-            .await;
-        assert_eq!(client.answer().await.status, 400, "{target}");
+        is_refused(&port, &format!("CONNECT {target} HTTP/1.1\r\n{host}")).await;
     }
-    client.send(&CONNECT.replace("Host: b", "Host: c")).await;
-    assert_eq!(client.answer().await.status, 400);
-    client
-        .send(&CONNECT.replace("\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx"))
-        .await;
-    assert_eq!(client.answer().await.status, 400);
-    assert_eq!(client.ends().await, "");
+    is_refused(&port, &CONNECT.replace("Host: b", "Host: c")).await;
+    let with_body = CONNECT.replace("\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx");
+    is_refused(&port, &with_body).await;
     assert!(heads.try_recv().is_err());
     front.end().await;
 }

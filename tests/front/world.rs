@@ -49,6 +49,7 @@ pub fn http() -> HttpConfig {
         response_timeout: Duration::from_secs(10),
         tunnels: Duration::from_secs(10),
         connect: false,
+        odd_field_names: false,
         upgrade_drain: None,
         head_bytes_max: 16 * 1024,
         headers_max: 100,

@@ -446,11 +446,23 @@ fn proxy_headers_need_somebody_to_believe() {
 }
 
 #[test]
+fn odd_field_names_pass_only_where_it_says_so() {
+    let with = |rest: &str| format!("[app]\ncommand = [\"server\"]\n[http]\n{rest}");
+    for (written, meant) in [("", false), ("odd_field_names = true", true)] {
+        assert_eq!(of(&with(written)).unwrap().http.odd_field_names, meant);
+    }
+    let other = problems_of(&with("odd_field_names = \"yes\""));
+    assert!(other.contains("write odd_field_names = true"), "{other}");
+}
+
+#[test]
 fn what_an_earlier_keeper_wrote_down_of_http_is_understood() {
     let mut kept = serde_json::to_value(HttpConfig::default()).unwrap();
     let kept = kept.as_object_mut().unwrap();
     for key in [
+        "connect",
         "connections_per_address_max",
+        "odd_field_names",
         "rate_min",
         "proxy_protocol",
         "tunnels",

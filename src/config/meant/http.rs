@@ -47,6 +47,9 @@ impl Meaning<'_> {
             ),
             tunnels: self.duration(http.tunnels, Duration::ZERO..=DAY, default.tunnels),
             connect: http.connect.map_or(default.connect, |it| it.value),
+            odd_field_names: http
+                .odd_field_names
+                .map_or(default.odd_field_names, |it| it.value),
             upgrade_drain: self.optional(http.upgrade_drain, &(SECOND..=WEEK), AsDuration),
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),

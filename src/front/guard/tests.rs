@@ -202,3 +202,19 @@ fn requests_are_whole_only_between_the_last_byte_of_one_and_the_first_of_the_nex
         assert_eq!(guard.whole_requests(), whole, "after {bytes:?}");
     }
 }
+
+#[test]
+fn an_options_whose_absolute_target_may_have_no_path_is_told_by_its_number() {
+    let heads = b"OPTIONS http://a HTTP/1.1\r\n\r\nOPTIONS http://a/ HTTP/1.1\r\n\r\n\
+        OPTIONS * HTTP/1.1\r\n\r\nGET http://a HTTP/1.1\r\n\r\nOPTIONS http://a? HTTP/1.1\r\n\r\n\
+        \r\nOPTIONS https://[::1]:80 HTTP/1.0\r\n\r\n";
+    for cut in 0..heads.len() {
+        let (one, two) = heads.split_at(cut);
+        let mut guard = Guard::new();
+        assert_eq!(guard.check(one), Verdict::Pass);
+        let mut told = guard.take_pathless();
+        assert_eq!(guard.check(two), Verdict::Pass);
+        told.extend(guard.take_pathless());
+        assert_eq!(told, [1, 6], "cut at {cut}");
+    }
+}

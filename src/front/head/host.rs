@@ -1,6 +1,6 @@
 //! Who is meant: the `Host` field and the target's authority, RFC 9112 sections 3.2 and 3.3.
 
-use super::BodyKind;
+use super::{BodyKind, Pathless};
 use crate::front::refusal::Refusal;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::http::request::Parts;
@@ -80,10 +80,18 @@ fn take_absolute_form(head: &mut Parts) -> Result<(), Refusal> {
     }
     let host = HeaderValue::from_str(authority).map_err(|_invalid| Refusal::BadHost)?;
     head.headers.insert(HOST, host);
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    head.uri = Uri::from(path);
+    head.uri = Uri::from(path_meant(head));
     Ok(())
+}
+
+/// Without a path and a query it is a slash; but OPTIONS then asks the server, and not for a resource:
+/// RFC 9112 section 3.2.4.
+fn path_meant(head: &Parts) -> PathAndQuery {
+    if head.method == Method::OPTIONS && head.extensions.get::<Pathless>().is_some() {
+        return PathAndQuery::from_static("*");
+    }
+    let path = head.uri.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// A name or an address, and a port: RFC 3986 section 3.2, but no comma, which joins two fields to

@@ -124,7 +124,7 @@ fn a_connection_field_cannot_take_away_the_host_or_who_asks() {
             ("host", "a"),
             (
                 "connection",
-                "host, content-length, X-Forwarded-For, x-request-id",
+                "host, content-length, X-Forwarded-For, x-request-id, X-Forwarded-User",
             ),
             ("x-forwarded-for", "192.0.2.7"),
             ("x-request-id", "1"),
@@ -195,6 +195,59 @@ fn an_absolute_target_becomes_a_path_and_a_host() {
     }
     let no_host = prepared("http://example.org/", &[]);
     assert_eq!(no_host.unwrap_err(), Refusal::BadHost);
+}
+
+#[test]
+fn options_of_a_whole_server_in_absolute_form_become_an_asterisk() {
+    let of = |method, target| {
+        let mut head = head(method, target, &[("host", "b")]);
+        head.extensions.insert(Pathless);
+        prepare_request(&mut head, BodyKind::Empty).unwrap();
+        assert!(head.extensions.is_empty());
+        head.uri.to_string()
+    };
+    assert_eq!(of("OPTIONS", "http://a"), "*");
+    assert_eq!(of("OPTIONS", "HTTPS://a:80"), "*");
+    assert_eq!(of("GET", "http://a"), "/");
+    // Three marks, but no scheme.
+    assert_eq!(of("OPTIONS", "/a/b"), "/a/b");
+}
+
+#[test]
+fn a_length_travels_without_padding_in_both_directions() {
+    for (padded, plain) in [
+        ("0005", "5"),
+        ("05", "5"),
+        ("000", "0"),
+        ("0", "0"),
+        ("50", "50"),
+        ("00000000000000000000000000000000000000050", "50"),
+    ] {
+        let mut request = head("POST", "/", &[("host", "a"), ("content-length", padded)]);
+        prepare_request(&mut request, BodyKind::Sized).unwrap();
+        assert_eq!(request.headers[CONTENT_LENGTH], plain);
+        let value = HeaderValue::from_static(padded);
+        let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, value)]);
+        prepare_response(false, StatusCode::OK, &mut headers);
+        assert_eq!(headers[CONTENT_LENGTH], plain);
+    }
+}
+
+#[test]
+fn the_trailer_field_agrees_with_what_passes() {
+    let announced = |value, body| {
+        let mut head = head("POST", "/", &[("host", "a"), ("trailer", value)]);
+        prepare_request(&mut head, body).unwrap();
+        head.headers.get(TRAILER).cloned()
+    };
+    let told = announced("Cookie, Digest , X-Real-IP", BodyKind::Chunked);
+    assert_eq!(told.unwrap(), "digest");
+    assert_eq!(announced("Cookie", BodyKind::Chunked), None);
+    assert_eq!(announced("Digest", BodyKind::Sized), None);
+    let value = HeaderValue::from_static("Set-Cookie, Grpc-Status");
+    let mut headers = HeaderMap::from_iter([(TRAILER, value)]);
+    prepare_response(false, StatusCode::OK, &mut headers);
+    assert_eq!(headers[TRAILER], "grpc-status");
 }
 
 #[test]
