@@ -5,7 +5,10 @@
 //! the daemon is gone. Only root may use the socket (ExecStop=+). Whoever calls must have checked
 //! that the processes are in our own cgroup at this moment.
 
+mod cage;
 mod wire;
+
+pub use cage::Cage;
 
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::process::geteuid;
@@ -14,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::{Body, Reply};
+use wire::{Body, Method, Reply};
 
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
@@ -34,32 +37,32 @@ const SERIAL: u32 = 1;
 pub enum ScopeError {
     /// There is no systemd to ask, or we may not ask it.
     #[error(
-        "cannot ask systemd for the scope {name:?}: {PRIVATE_SOCKET} cannot be used; this needs \
+        "cannot ask systemd about {name:?}: {PRIVATE_SOCKET} cannot be used; this needs \
          systemd as pid 1 and root (ExecStop=+ in the unit)"
     )]
     Connect {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
         /// What connect(2) or the exchange said.
         #[source]
         source: io::Error,
     },
     /// systemd did not answer in time.
-    #[error("systemd did not start the scope {name:?} within {DEADLINE:?}")]
+    #[error("systemd did not answer about {name:?}, or did not start it, within {DEADLINE:?}")]
     Late {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
     },
     /// It answered something else than D-Bus.
-    #[error("the answer of systemd about the scope {name:?} cannot be understood")]
+    #[error("the answer of systemd about {name:?} cannot be understood")]
     NotDbus {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
     },
     /// It said no.
-    #[error("systemd refused to start the scope {name:?}: {reason}")]
+    #[error("systemd refused what was asked about {name:?}: {reason}")]
     Refused {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
         /// In its words.
         reason: String,
@@ -77,8 +80,8 @@ pub struct Scope<'a> {
     pub pids: &'a [u32],
     /// systemd ends it after this time at the latest.
     pub runtime_max: Option<Duration>,
-    /// The slice it belongs in; none: system.slice.
-    pub slice: Option<&'a str>,
+    /// What holds it in, beside its processes' own limits.
+    pub cage: &'a Cage,
 }
 
 /// Starts the scope, and returns when the processes are in it. Blocks, five seconds at most.
@@ -88,9 +91,33 @@ pub struct Scope<'a> {
 pub fn start_scope(scope: &Scope<'_>) -> Result<(), ScopeError> {
     let deadline = deadline();
     let body = body(scope);
-    let message = wire::call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body, SERIAL);
+    let method = Method {
+        path: "/org/freedesktop/systemd1",
+        interface: "org.freedesktop.systemd1.Manager",
+        member: "StartTransientUnit",
+        signature: "ssa(sv)a(sa(sv))",
+    };
+    let message = wire::call(&method, &body, SERIAL);
     exchange(Path::new(PRIVATE_SOCKET), scope.name, &message, deadline)?;
     wait_until_moved(scope, deadline)
+}
+
+/// What holds a service in now: its slice, limits and filters. Blocks, five seconds at most.
+///
+/// # Errors
+/// [`ScopeError`].
+pub fn cage_of(unit: &str) -> Result<Cage, ScopeError> {
+    let method = Method {
+        path: &wire::unit_path(unit),
+        interface: "org.freedesktop.DBus.Properties",
+        member: "GetAll",
+        signature: "s",
+    };
+    let mut body = Body::default();
+    body.string("org.freedesktop.systemd1.Service");
+    let message = wire::call(&method, &body, SERIAL);
+    let answer = exchange(Path::new(PRIVATE_SOCKET), unit, &message, deadline())?;
+    Cage::read(&answer).map_err(|wire::NotDbus| ScopeError::NotDbus { name: unit.into() })
 }
 
 #[expect(
@@ -114,9 +141,7 @@ fn body(scope: &Scope<'_>) -> Body {
             value.string("inactive-or-failed");
         });
         properties.property("Delegate", "b", |value| value.bool(true));
-        if let Some(slice) = scope.slice {
-            properties.property("Slice", "s", |value| value.string(slice));
-        }
+        scope.cage.write(properties);
         if let Some(limit) = scope.runtime_max {
             let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
             properties.property("RuntimeMaxUSec", "t", |value| value.u64(micros));
@@ -131,7 +156,7 @@ fn exchange(
     name: &str,
     message: &[u8],
     deadline: Instant,
-) -> Result<(), ScopeError> {
+) -> Result<Vec<u8>, ScopeError> {
     let failed = |source: io::Error| {
         let late = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
         let name = name.to_owned();
@@ -146,7 +171,7 @@ fn exchange(
     stream.write_all(greeting.as_bytes()).map_err(failed)?;
     stream.write_all(message).map_err(failed)?;
     match read_reply(&mut stream, deadline).map_err(failed)? {
-        Some(Reply::Return) => Ok(()),
+        Some(Reply::Return(body)) => Ok(body),
         Some(Reply::Error(reason)) => Err(ScopeError::Refused {
             name: name.into(),
             reason,
@@ -169,7 +194,7 @@ fn greeting(uid: u32) -> String {
 /// None: what came is no reply of D-Bus, or too long for one.
 fn read_reply(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Reply>> {
     let mut received = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 64 * 1024];
     while received.len() <= wire::REPLY_BYTES_MAX {
         let left = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
         stream.set_read_timeout(Some(left))?;
@@ -247,7 +272,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
-    fn exchange_with(name: &str, answer: &'static [u8], message: &[u8]) -> Result<(), ScopeError> {
+    fn exchange_with(
+        name: &str,
+        answer: &'static [u8],
+        message: &[u8],
+    ) -> Result<Vec<u8>, ScopeError> {
         let file = format!("gapless-scope-{name}-{}", std::process::id());
         let path: PathBuf = std::env::temp_dir().join(file);
         let listener = UnixListener::bind(&path).unwrap();
@@ -306,7 +335,7 @@ mod tests {
             description: "",
             pids: &[u32::MAX],
             runtime_max: None,
-            slice: None,
+            cage: &Cage::default(),
         };
         wait_until_moved(&scope, deadline()).unwrap();
     }
