@@ -32,6 +32,9 @@ const LOOK_EVERY: Timespec = Timespec {
 
 const SERIAL: u32 = 1;
 
+/// `OK` and a number of 32 digits.
+const LINE_BYTES_MAX: usize = 256;
+
 /// The scope was not started, and the processes are where they were.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
@@ -169,8 +172,10 @@ fn exchange(
     stream.set_write_timeout(Some(DEADLINE)).map_err(failed)?;
     let greeting = greeting(geteuid().as_raw());
     stream.write_all(greeting.as_bytes()).map_err(failed)?;
+    // A message that systemd reads together with BEGIN lies there until something else comes.
+    let accepted = read_line(&mut stream, deadline).map_err(failed)?;
     stream.write_all(message).map_err(failed)?;
-    match read_reply(&mut stream, deadline).map_err(failed)? {
+    match read_reply(&mut stream, accepted, deadline).map_err(failed)? {
         Some(Reply::Return(body)) => Ok(body),
         Some(Reply::Error(reason)) => Err(ScopeError::Refused {
             name: name.into(),
@@ -191,28 +196,46 @@ fn greeting(uid: u32) -> String {
     format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n")
 }
 
+/// The line that ends the authentication, or what is no such line.
+fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_BYTES_MAX && !line.ends_with(b"\r\n") {
+        read_some(stream, &mut byte, deadline)?;
+        line.extend(byte);
+    }
+    Ok(line)
+}
+
 /// None: what came is no reply of D-Bus, or too long for one.
-fn read_reply(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Reply>> {
-    let mut received = Vec::new();
+fn read_reply(
+    stream: &mut UnixStream,
+    mut received: Vec<u8>,
+    deadline: Instant,
+) -> io::Result<Option<Reply>> {
     let mut buffer = vec![0; 64 * 1024];
     while received.len() <= wire::REPLY_BYTES_MAX {
-        let left = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
-        stream.set_read_timeout(Some(left))?;
-        let read = match stream.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        received.extend(buffer.iter().take(read));
         match wire::find_reply(&received, SERIAL) {
             Ok(Some(reply)) => return Ok(Some(reply)),
             Ok(None) => {}
             Err(wire::NotDbus) => return Ok(None),
         }
+        let read = read_some(stream, &mut buffer, deadline)?;
+        received.extend(buffer.iter().take(read));
     }
     Ok(None)
+}
+
+fn read_some(stream: &mut UnixStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => return read,
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "as for `deadline`")]
