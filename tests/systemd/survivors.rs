@@ -59,7 +59,7 @@ pub fn survivors_of_a_restart_stay_in_the_cage_of_the_unit(container: &mut Conta
     let held_in = show(container, &scope);
     assert_eq!(held_in, show(container, "gapless.service"));
     for told in ["Slice=caged.slice", "MemoryMax=1073741824", "TasksMax=321"] {
-        assert!(held_in.lines().any(|line| line == told), "{held_in}");
+        assert!(held_in.iter().any(|line| line == told), "{held_in:?}");
     }
     let groups = container.sh(&format!("cat /proc/{}/cgroup", workers[0]));
     let place = format!("/caged.slice/{scope}/");
@@ -72,7 +72,11 @@ pub fn survivors_of_a_restart_stay_in_the_cage_of_the_unit(container: &mut Conta
     assert!(!journal.contains("systemd refuses"), "{journal}");
 }
 
-fn show(container: &Container, unit: &str) -> String {
+/// Sorted: systemd shows a list in the order in which it was told, or in the opposite one.
+fn show(container: &Container, unit: &str) -> Vec<String> {
     let properties = PROPERTIES.join(",");
-    container.systemctl(&format!("show -p {properties} '{unit}'"))
+    let told = container.systemctl(&format!("show -p {properties} '{unit}'"));
+    let mut lines: Vec<String> = told.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
