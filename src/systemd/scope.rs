@@ -332,6 +332,30 @@ mod tests {
     }
 
     #[test]
+    fn the_message_waits_for_the_end_of_the_authentication() {
+        let file = format!("gapless-scope-order-{}", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let listener = UnixListener::bind(&path).unwrap();
+        let systemd = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut greeted = vec![0; greeting(geteuid().as_raw()).len()];
+            peer.read_exact(&mut greeted).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let early = peer.read(&mut [0]).map_err(|error| error.kind());
+            peer.set_nonblocking(false).unwrap();
+            peer.write_all(b"OK 00\r\n").unwrap();
+            let mut message = [0; 4];
+            peer.read_exact(&mut message).unwrap();
+            (early, message)
+        });
+        exchange(&path, "x.scope", b"call", deadline()).unwrap_err();
+        let (early, message) = systemd.join().unwrap();
+        assert_eq!(early, Err(io::ErrorKind::WouldBlock));
+        assert_eq!(&message, b"call");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn the_greeting_names_the_user_as_dbus_wants_it() {
         assert_eq!(greeting(1002), "\0AUTH EXTERNAL 31303032\r\nBEGIN\r\n");
     }

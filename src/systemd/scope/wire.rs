@@ -134,7 +134,10 @@ pub(super) fn unit_path(unit: &str) -> String {
         if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
             path.push(char::from(byte));
         } else {
-            path.push_str(&format!("_{byte:02x}"));
+            path.push('_');
+            for digit in [byte >> 4, byte & 15] {
+                path.extend(char::from_digit(digit.into(), 16));
+            }
         }
     }
     path
