@@ -36,6 +36,8 @@ mod instances;
 mod releases;
 #[path = "systemd/replaced.rs"]
 mod replaced;
+#[path = "systemd/survivors.rs"]
+mod survivors;
 #[path = "systemd/swaps.rs"]
 mod swaps;
 mod world;
@@ -65,6 +67,7 @@ use replaced::{
     upgrades_lose_nothing_and_systemd_sees_one_process, verify_finds_nothing_lost,
 };
 use std::time::Duration;
+use survivors::survivors_of_a_restart_stay_in_the_cage_of_the_unit;
 use swaps::{
     bad_versions_are_refused_and_nobody_notices, killed_workers_cost_only_what_they_were_answering,
     reloads_lose_nothing_and_close_nothing,
@@ -171,6 +174,9 @@ on_both! { beside_others:
     verify_finds_nothing_lost:
         on_252_verify_finds_nothing_lost_through_reload_upgrade_restart_and_kill,
         on_257_verify_finds_nothing_lost_through_reload_upgrade_restart_and_kill;
+    survivors_of_a_restart_stay_in_the_cage_of_the_unit:
+        on_252_survivors_of_a_restart_stay_in_the_cage_of_the_unit,
+        on_257_survivors_of_a_restart_stay_in_the_cage_of_the_unit;
     restarts_of_the_socket_refuse_nobody:
         on_252_restarts_of_the_socket_refuse_nobody,
         on_257_restarts_of_the_socket_refuse_nobody;

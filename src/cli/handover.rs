@@ -10,7 +10,8 @@ use super::{CliError, Exit, HandoverArgs, client};
 use crate::api::Released;
 use crate::keeper::cgroup;
 use crate::systemd::job::{self, Job};
-use crate::systemd::scope::{Scope, start_scope};
+use crate::systemd::journal;
+use crate::systemd::scope::{self, Cage, Scope, ScopeError, start_scope};
 use hyper::Method;
 use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// For the keeper to write everything down.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// Each try is a few milliseconds; more than the properties that any systemd refuses.
+const TRIES_MAX: usize = 16;
 /// The limits of a generation, each with its controller.
 const LIMITS: [(&str, &str); 3] = [
     ("memory", "memory.max"),
@@ -36,6 +39,7 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
     let Some(group) = group_of(&args.unit)? else {
         return Ok(Exit::Done);
     };
+    let _level = journal::init("info", args.name.as_str())?;
     let instance = instance::of_service(&args.name);
     client::ask(&instance, Method::POST, "/release", Some(RELEASE_LIMIT))?.read::<Released>()?;
     // Between the answer and now nothing is decided by the keeper that would need to be undone:
@@ -48,16 +52,7 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
     if pids.is_empty() {
         return Ok(Exit::Done);
     }
-    let name = scope_name(&args.name, std::process::id());
-    start_scope(&Scope {
-        name: &name,
-        description: "gapless: what serves until the restart has taken over",
-        pids: &pids,
-        // What survives may be what serves from now on, if the new one fails; `gapless sweep` and
-        // the next keeper end it.
-        runtime_max: None,
-        slice: None,
-    })?;
+    let name = survive(args, &pids)?;
     if let Some(scope) = group_of(&name)? {
         settle_in(&families, &scope).map_err(|source| CliError::Internal {
             what: "sort the survivors",
@@ -71,6 +66,53 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Moves the processes into a scope that is held in as the unit is; the name of the scope.
+///
+/// A property that systemd refuses must not cost the restart: the scope is tried again with less,
+/// and the log says what is not in force. Each try leaves out one at least, so they come to an end.
+fn survive(args: &HandoverArgs, pids: &[u32]) -> Result<String, CliError> {
+    let whole = scope::cage_of(&args.unit)?;
+    let mut cage = whole.clone();
+    for attempt in 0..TRIES_MAX {
+        // A name that systemd refused once stays taken until it forgets it.
+        let name = scope_name(&args.name, std::process::id(), attempt);
+        let started = start_scope(&Scope {
+            name: &name,
+            description: "gapless: what serves until the restart has taken over",
+            pids,
+            // What survives may be what serves from now on, if the new one fails; `gapless sweep`
+            // and the next keeper end it.
+            runtime_max: None,
+            cage: &cage,
+        });
+        match started {
+            Ok(()) => {
+                tell_missing(&whole, &cage);
+                return Ok(name);
+            }
+            Err(ScopeError::Refused { name, reason }) => {
+                let less = cage.less(&reason);
+                cage = less.ok_or(ScopeError::Refused { name, reason })?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CliError::Internal {
+        what: "hold the survivors in as the unit is",
+        source: io::ErrorKind::InvalidInput.into(),
+    })
+}
+
+fn tell_missing(whole: &Cage, cage: &Cage) {
+    let kept = cage.names();
+    let mut missing = whole.names();
+    missing.retain(|name| !kept.contains(name));
+    if !missing.is_empty() {
+        let missing = missing.join("=, ");
+        tracing::warn!(properties = %missing, "systemd refuses {missing}= of the unit for what survives the restart: not in force until the next generation is live");
+    }
+}
+
 /// The scopes of an instance, for [`super::sweep`]. A name has no colon, so that one instance never
 /// ends the survivors of another.
 pub(super) fn scope_pattern(unit: &str) -> String {
@@ -79,8 +121,10 @@ pub(super) fn scope_pattern(unit: &str) -> String {
     format!("gapless-survivors:{name}:*.scope")
 }
 
-fn scope_name(name: &InstanceName, pid: u32) -> String {
-    format!("gapless-survivors:{name}:{pid}.scope")
+fn scope_name(name: &InstanceName, pid: u32, attempt: usize) -> String {
+    let again = (attempt > 0).then(|| format!("-{attempt}"));
+    let again = again.unwrap_or_default();
+    format!("gapless-survivors:{name}:{pid}{again}.scope")
 }
 
 /// Where the control group of a unit is, if anything of it runs.
@@ -201,9 +245,11 @@ mod tests {
     #[test]
     fn the_scopes_of_an_instance_are_found_by_its_unit() {
         let name: InstanceName = "shop".parse().unwrap();
-        let scope = scope_name(&name, 7);
         let pattern = scope_pattern("gapless@shop.service");
-        assert!(scope.starts_with(pattern.trim_end_matches("*.scope")));
+        for attempt in [0, 1] {
+            let scope = scope_name(&name, 7, attempt);
+            assert!(scope.starts_with(pattern.trim_end_matches("*.scope")));
+        }
         assert_eq!(
             scope_pattern("gapless.service"),
             "gapless-survivors:gapless:*.scope"

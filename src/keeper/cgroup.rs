@@ -5,12 +5,15 @@
 //! fails, the keeper ends trees by session and descendants instead. So every function is content
 //! with a cgroup that is not there.
 
+mod tree;
+
 use super::reaper::to_pid;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Signal, geteuid, kill_process};
 use std::io;
 use std::path::{Path, PathBuf};
+use tree::{PROCESSES_MAX, children, groups_below};
 
 /// Where cgroup v2 is mounted: alone, or beside v1 on a hybrid machine.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -109,7 +112,7 @@ pub fn children_of(group: &Path) -> Vec<String> {
     };
     let name =
         |path: PathBuf| Some(path.file_name()?.to_str()?.to_owned()).filter(|name| is_ours(name));
-    children(group).into_iter().filter_map(name).collect()
+    children(group).filter_map(name).collect()
 }
 
 /// Where a group is, given its path below the mount as /proc/PID/cgroup and systemd write it.
@@ -213,36 +216,24 @@ pub fn is_empty(group: &Path) -> bool {
 /// # Errors
 /// As rmdir(2): EBUSY while a process is left.
 pub fn remove(group: &Path) -> io::Result<()> {
-    for child in children(group) {
-        remove(&child)?;
-    }
+    tree::empty(group)?;
     match std::fs::remove_dir(group) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// The processes in the group and below.
+/// The processes in the group and below, of very many only some.
 pub fn processes_below(group: &Path) -> Vec<u32> {
-    let own = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    let own = own.lines().filter_map(|line| line.parse().ok());
-    // 0 stands for a process that cannot be seen from our pid namespace.
-    let mut found: Vec<u32> = own.filter(|pid| *pid != 0).collect();
-    for child in children(group) {
-        found.extend(processes_below(&child));
+    let mut found = Vec::new();
+    for group in groups_below(group) {
+        let own = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let own = own.lines().filter_map(|line| line.parse::<u32>().ok());
+        let left = PROCESSES_MAX.saturating_sub(found.len());
+        // 0 stands for a process that cannot be seen from our pid namespace.
+        found.extend(own.filter(|pid| *pid != 0).take(left));
     }
     found
-}
-
-fn children(group: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(group) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@
 //! the daemon is gone. Only root may use the socket (ExecStop=+). Whoever calls must have checked
 //! that the processes are in our own cgroup at this moment.
 
+mod cage;
 mod wire;
+
+pub use cage::Cage;
 
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::process::geteuid;
@@ -14,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::{Body, Reply};
+use wire::{Body, Method, Reply};
 
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
@@ -29,37 +32,40 @@ const LOOK_EVERY: Timespec = Timespec {
 
 const SERIAL: u32 = 1;
 
+/// `OK` and a number of 32 digits.
+const LINE_BYTES_MAX: usize = 256;
+
 /// The scope was not started, and the processes are where they were.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
     /// There is no systemd to ask, or we may not ask it.
     #[error(
-        "cannot ask systemd for the scope {name:?}: {PRIVATE_SOCKET} cannot be used; this needs \
+        "cannot ask systemd about {name:?}: {PRIVATE_SOCKET} cannot be used; this needs \
          systemd as pid 1 and root (ExecStop=+ in the unit)"
     )]
     Connect {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
         /// What connect(2) or the exchange said.
         #[source]
         source: io::Error,
     },
     /// systemd did not answer in time.
-    #[error("systemd did not start the scope {name:?} within {DEADLINE:?}")]
+    #[error("systemd did not answer about {name:?}, or did not start it, within {DEADLINE:?}")]
     Late {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
     },
     /// It answered something else than D-Bus.
-    #[error("the answer of systemd about the scope {name:?} cannot be understood")]
+    #[error("the answer of systemd about {name:?} cannot be understood")]
     NotDbus {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
     },
     /// It said no.
-    #[error("systemd refused to start the scope {name:?}: {reason}")]
+    #[error("systemd refused what was asked about {name:?}: {reason}")]
     Refused {
-        /// Of the scope.
+        /// Of the unit.
         name: String,
         /// In its words.
         reason: String,
@@ -77,8 +83,8 @@ pub struct Scope<'a> {
     pub pids: &'a [u32],
     /// systemd ends it after this time at the latest.
     pub runtime_max: Option<Duration>,
-    /// The slice it belongs in; none: system.slice.
-    pub slice: Option<&'a str>,
+    /// What holds it in, beside its processes' own limits.
+    pub cage: &'a Cage,
 }
 
 /// Starts the scope, and returns when the processes are in it. Blocks, five seconds at most.
@@ -88,9 +94,33 @@ pub struct Scope<'a> {
 pub fn start_scope(scope: &Scope<'_>) -> Result<(), ScopeError> {
     let deadline = deadline();
     let body = body(scope);
-    let message = wire::call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body, SERIAL);
+    let method = Method {
+        path: "/org/freedesktop/systemd1",
+        interface: "org.freedesktop.systemd1.Manager",
+        member: "StartTransientUnit",
+        signature: "ssa(sv)a(sa(sv))",
+    };
+    let message = wire::call(&method, &body, SERIAL);
     exchange(Path::new(PRIVATE_SOCKET), scope.name, &message, deadline)?;
     wait_until_moved(scope, deadline)
+}
+
+/// What holds a service in now: its slice, limits and filters. Blocks, five seconds at most.
+///
+/// # Errors
+/// [`ScopeError`].
+pub fn cage_of(unit: &str) -> Result<Cage, ScopeError> {
+    let method = Method {
+        path: &wire::unit_path(unit),
+        interface: "org.freedesktop.DBus.Properties",
+        member: "GetAll",
+        signature: "s",
+    };
+    let mut body = Body::default();
+    body.string("org.freedesktop.systemd1.Service");
+    let message = wire::call(&method, &body, SERIAL);
+    let answer = exchange(Path::new(PRIVATE_SOCKET), unit, &message, deadline())?;
+    Cage::read(&answer).map_err(|wire::NotDbus| ScopeError::NotDbus { name: unit.into() })
 }
 
 #[expect(
@@ -114,9 +144,7 @@ fn body(scope: &Scope<'_>) -> Body {
             value.string("inactive-or-failed");
         });
         properties.property("Delegate", "b", |value| value.bool(true));
-        if let Some(slice) = scope.slice {
-            properties.property("Slice", "s", |value| value.string(slice));
-        }
+        scope.cage.write(properties);
         if let Some(limit) = scope.runtime_max {
             let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
             properties.property("RuntimeMaxUSec", "t", |value| value.u64(micros));
@@ -131,7 +159,7 @@ fn exchange(
     name: &str,
     message: &[u8],
     deadline: Instant,
-) -> Result<(), ScopeError> {
+) -> Result<Vec<u8>, ScopeError> {
     let failed = |source: io::Error| {
         let late = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
         let name = name.to_owned();
@@ -144,9 +172,11 @@ fn exchange(
     stream.set_write_timeout(Some(DEADLINE)).map_err(failed)?;
     let greeting = greeting(geteuid().as_raw());
     stream.write_all(greeting.as_bytes()).map_err(failed)?;
+    // A message that systemd reads together with BEGIN lies there until something else comes.
+    let accepted = read_line(&mut stream, deadline).map_err(failed)?;
     stream.write_all(message).map_err(failed)?;
-    match read_reply(&mut stream, deadline).map_err(failed)? {
-        Some(Reply::Return) => Ok(()),
+    match read_reply(&mut stream, accepted, deadline).map_err(failed)? {
+        Some(Reply::Return(body)) => Ok(body),
         Some(Reply::Error(reason)) => Err(ScopeError::Refused {
             name: name.into(),
             reason,
@@ -166,28 +196,46 @@ fn greeting(uid: u32) -> String {
     format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n")
 }
 
+/// The line that ends the authentication, or what is no such line.
+fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_BYTES_MAX && !line.ends_with(b"\r\n") {
+        read_some(stream, &mut byte, deadline)?;
+        line.extend(byte);
+    }
+    Ok(line)
+}
+
 /// None: what came is no reply of D-Bus, or too long for one.
-fn read_reply(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Reply>> {
-    let mut received = Vec::new();
-    let mut buffer = [0; 4096];
+fn read_reply(
+    stream: &mut UnixStream,
+    mut received: Vec<u8>,
+    deadline: Instant,
+) -> io::Result<Option<Reply>> {
+    let mut buffer = vec![0; 64 * 1024];
     while received.len() <= wire::REPLY_BYTES_MAX {
-        let left = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
-        stream.set_read_timeout(Some(left))?;
-        let read = match stream.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        received.extend(buffer.iter().take(read));
         match wire::find_reply(&received, SERIAL) {
             Ok(Some(reply)) => return Ok(Some(reply)),
             Ok(None) => {}
             Err(wire::NotDbus) => return Ok(None),
         }
+        let read = read_some(stream, &mut buffer, deadline)?;
+        received.extend(buffer.iter().take(read));
     }
     Ok(None)
+}
+
+fn read_some(stream: &mut UnixStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => return read,
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "as for `deadline`")]
@@ -247,7 +295,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
-    fn exchange_with(name: &str, answer: &'static [u8], message: &[u8]) -> Result<(), ScopeError> {
+    fn exchange_with(
+        name: &str,
+        answer: &'static [u8],
+        message: &[u8],
+    ) -> Result<Vec<u8>, ScopeError> {
         let file = format!("gapless-scope-{name}-{}", std::process::id());
         let path: PathBuf = std::env::temp_dir().join(file);
         let listener = UnixListener::bind(&path).unwrap();
@@ -280,6 +332,30 @@ mod tests {
     }
 
     #[test]
+    fn the_message_waits_for_the_end_of_the_authentication() {
+        let file = format!("gapless-scope-order-{}", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let listener = UnixListener::bind(&path).unwrap();
+        let systemd = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut greeted = vec![0; greeting(geteuid().as_raw()).len()];
+            peer.read_exact(&mut greeted).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let early = peer.read(&mut [0]).map_err(|error| error.kind());
+            peer.set_nonblocking(false).unwrap();
+            peer.write_all(b"OK 00\r\n").unwrap();
+            let mut message = [0; 4];
+            peer.read_exact(&mut message).unwrap();
+            (early, message)
+        });
+        exchange(&path, "x.scope", b"call", deadline()).unwrap_err();
+        let (early, message) = systemd.join().unwrap();
+        assert_eq!(early, Err(io::ErrorKind::WouldBlock));
+        assert_eq!(&message, b"call");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn the_greeting_names_the_user_as_dbus_wants_it() {
         assert_eq!(greeting(1002), "\0AUTH EXTERNAL 31303032\r\nBEGIN\r\n");
     }
@@ -306,7 +382,7 @@ mod tests {
             description: "",
             pids: &[u32::MAX],
             runtime_max: None,
-            slice: None,
+            cage: &Cage::default(),
         };
         wait_until_moved(&scope, deadline()).unwrap();
     }

@@ -3,8 +3,9 @@
 //!
 //! Never a general D-Bus library: what is not needed for a call with one reply is not here.
 
-/// Longest reply that is read: ours are an object path or an error text.
-pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Longest reply that is read: all properties of a service are some 40 kB, and more with a long
+/// environment.
+pub(super) const REPLY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The fixed part of every message.
 const HEADER_BYTES: usize = 16;
@@ -18,8 +19,8 @@ const PROTOCOL: u8 = 1;
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// The call was accepted.
-    Return,
+    /// The call was accepted, with this body.
+    Return(Vec<u8>),
     /// It was refused, with this text.
     Error(String),
 }
@@ -88,6 +89,23 @@ impl Body {
         value(self);
     }
 
+    /// An `(sv)` whose bytes are there already, from a multiple of 8 on.
+    pub(super) fn entry(&mut self, bytes: &[u8]) {
+        self.align(8);
+        self.0.extend(bytes);
+    }
+
+    #[cfg(test)]
+    pub(super) fn struct_(&mut self, fill: impl FnOnce(&mut Self)) {
+        self.align(8);
+        fill(self);
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn field(&mut self, code: u8, signature: &str, value: impl FnOnce(&mut Self)) {
         self.align(8);
         self.0.push(code);
@@ -100,18 +118,43 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// A call of systemd's manager object, to be answered under `serial`.
-pub(super) fn call(member: &str, signature: &str, body: &Body, serial: u32) -> Vec<u8> {
+/// What is called, and where.
+pub(super) struct Method<'a> {
+    pub(super) path: &'a str,
+    pub(super) interface: &'a str,
+    pub(super) member: &'a str,
+    /// Of the arguments.
+    pub(super) signature: &'a str,
+}
+
+/// The object path of a unit: every other byte than letters and digits is `_` and hexadecimal.
+pub(super) fn unit_path(unit: &str) -> String {
+    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    for (at, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
+            path.push(char::from(byte));
+        } else {
+            path.push('_');
+            for digit in [byte >> 4, byte & 15] {
+                path.extend(char::from_digit(digit.into(), 16));
+            }
+        }
+    }
+    path
+}
+
+/// A call of one of systemd's objects, to be answered under `serial`.
+pub(super) fn call(method: &Method<'_>, body: &Body, serial: u32) -> Vec<u8> {
     let mut message = Body::default();
     message.0.extend([b'l', METHOD_CALL, NO_FLAGS, PROTOCOL]);
     message.u32(length(body.0.len()));
     message.u32(serial);
     message.array(8, |fields| {
-        fields.field(1, "o", |v| v.string("/org/freedesktop/systemd1"));
-        fields.field(2, "s", |v| v.string("org.freedesktop.systemd1.Manager"));
-        fields.field(3, "s", |v| v.string(member));
+        fields.field(1, "o", |v| v.string(method.path));
+        fields.field(2, "s", |v| v.string(method.interface));
+        fields.field(3, "s", |v| v.string(method.member));
         fields.field(6, "s", |v| v.string("org.freedesktop.systemd1"));
-        fields.field(8, "g", |v| v.signature(signature));
+        fields.field(8, "g", |v| v.signature(method.signature));
     });
     message.align(8);
     message.0.extend(&body.0);
@@ -206,7 +249,7 @@ impl Message<'_> {
             return Ok(None);
         }
         match self.kind {
-            METHOD_RETURN => Ok(Some(Reply::Return)),
+            METHOD_RETURN => Ok(Some(Reply::Return(self.body.to_owned()))),
             ERROR => Ok(Some(Reply::Error(first_string(self.body)))),
             _ => Err(NotDbus),
         }
@@ -287,7 +330,13 @@ mod tests {
     fn a_call_has_the_bytes_of_the_specification() {
         let mut body = Body::default();
         body.string("ab");
-        let message = call("Foo", "s", &body, 1);
+        let method = Method {
+            path: "/org/freedesktop/systemd1",
+            interface: "org.freedesktop.systemd1.Manager",
+            member: "Foo",
+            signature: "s",
+        };
+        let message = call(&method, &body, 1);
         assert_eq!(&message[..4], [b'l', 1, 0, 1]);
         assert_eq!(&message[4..8], 7_u32.to_le_bytes());
         assert_eq!(&message[8..12], 1_u32.to_le_bytes());
@@ -312,7 +361,17 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(find_reply(&bytes[..end], 1), Ok(None), "cut at {end}");
         }
-        assert_eq!(find_reply(&bytes, 1), Ok(Some(Reply::Return)));
+        let mut body = Body::default();
+        body.string("/job/1");
+        assert_eq!(find_reply(&bytes, 1), Ok(Some(Reply::Return(body.0))));
+    }
+
+    #[test]
+    fn the_path_of_a_unit_is_written_as_systemd_writes_it() {
+        let path = unit_path("gapless@my-7.service");
+        let expected = "/org/freedesktop/systemd1/unit/gapless_40my_2d7_2eservice";
+        assert_eq!(path, expected);
+        assert!(unit_path("7.service").ends_with("/_37_2eservice"));
     }
 
     #[test]
