@@ -17,6 +17,7 @@ const ROWS: [&[&str]; 5] = [
     &["link", "api", "release"],
     &["config", "systemd", "exec"],
     &[
+        "beneath",
         "causes",
         "diagnosis",
         "explain",
