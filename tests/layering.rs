@@ -135,3 +135,33 @@ fn the_check_sees_every_form_of_import() {
     assert!(!is_allowed("keeper", "front") && !is_allowed("front", "keeper"));
     assert!(!is_allowed("link", "keeper") && is_allowed("keeper", "link"));
 }
+
+/// The blocks, as in `unsafe {`, of each file that has some.
+fn unsafe_blocks() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let mut found = BTreeSet::new();
+    for file in files {
+        let code = std::fs::read_to_string(&file).unwrap();
+        let code = code.lines().map(|line| line.split("//").next().unwrap());
+        let count: usize = code.map(|line| line.matches("unsafe {").count()).sum();
+        if count > 0 {
+            let short = file.strip_prefix(root).unwrap().display();
+            found.insert(format!("{count} in `{short}`"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_unsafe_blocks_are_those_that_security_md_lists() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, list) = text
+        .split_once("`unsafe` blocks (ARCHITECTURE.md): ")
+        .unwrap();
+    let (list, _) = list.split_once(". ").unwrap();
+    let listed: BTreeSet<_> = list.split(", ").map(str::to_owned).collect();
+    assert_eq!(listed, unsafe_blocks());
+}

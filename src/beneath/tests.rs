@@ -109,7 +109,7 @@ fn dig(top: &Path, depth: u32) {
     for _ in 0..depth {
         here = here.make_way(Path::new("d"), Mode::RWXU).unwrap();
     }
-    here.symlink(Path::new("/etc"), OsStr::new("link")).unwrap();
+    here.symlink(Path::new("/etc"), OsStr::new("etc")).unwrap();
     here.open(
         Path::new("file"),
         OFlags::CREATE | OFlags::WRONLY,
