@@ -14,7 +14,7 @@ mod removal;
 pub use paths::{
     create_new, entries, is_directory, is_there, make_directories, make_directory, open_directory,
     open_to_lock, read, read_link, remove, remove_empty, remove_if_there, rename, symlink, sync,
-    write_whole,
+    unlink_if_there, write_whole,
 };
 
 use rustix::fs::{

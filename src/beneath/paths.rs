@@ -132,7 +132,7 @@ pub fn open_to_lock(path: &Path, mode: u32) -> io::Result<File> {
 /// # Errors
 /// As open(2), write(2) and fsync(2).
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    remove_if_there(path)?;
+    unlink_if_there(path)?;
     let mut file = create_new(path, mode)?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -167,6 +167,22 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// As [`Directory::remove`].
 pub fn remove_if_there(path: &Path) -> io::Result<bool> {
     match remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file or a link, never a directory. True: it was there.
+///
+/// # Errors
+/// As unlink(2).
+pub fn unlink_if_there(path: &Path) -> io::Result<bool> {
+    let (parent, name) = match split(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    match parent.unlink(name) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

@@ -338,7 +338,14 @@ impl Arrival<'_> {
             return Ok(());
         };
         let kept = state.join("shared");
-        Ok(staging::share(staging, &config.app.shared, &kept)?)
+        staging::share(staging, &config.app.shared, &kept).map_err(|error| match error {
+            SharedError::Io { path, source } => {
+                StoreError::of("link", &staging.join(path), source).into()
+            }
+            refused @ (SharedError::NotEmpty { .. } | SharedError::BelowLink { .. }) => {
+                DeployError::Shared(refused)
+            }
+        })
     }
 }
 

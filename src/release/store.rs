@@ -346,7 +346,7 @@ impl Store {
         remove(&doomed)?;
         reached(Step::ReleaseEmptied);
         let manifest = self.manifest_path(id);
-        beneath::remove_if_there(&manifest).map_err(io_error("remove", &manifest))?;
+        beneath::unlink_if_there(&manifest).map_err(io_error("remove", &manifest))?;
         reached(Step::ReleaseForgotten);
         Ok(())
     }

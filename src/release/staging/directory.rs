@@ -26,7 +26,7 @@ const READ_BY_GROUP: u32 = 0o040;
 pub(super) fn open(path: &Path) -> Result<File, StagingError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
-    let opened = opened.map_err(|error| StagingError::io("open", path)(error.into()))?;
+    let opened = opened.map_err(|error| StagingError::io("read", path)(error.into()))?;
     Ok(File::from(opened))
 }
 
