@@ -5,6 +5,7 @@
 //! does it in its own image and then becomes the app. It never returns to the caller's code: every
 //! path ends in exec or in one line on stderr and an exit code.
 
+pub mod cage;
 pub mod relay;
 
 use crate::systemd::given::close_strays;
@@ -33,6 +34,8 @@ const NAMES: &str = "--names";
 const CGROUP: &str = "--cgroup";
 const DIE_WITH: &str = "--die-with";
 const BORN_OF: &str = "--born-of";
+const CAGED: &str = "--caged";
+const YES: &str = "yes";
 const END_OF_OPTIONS: &str = "--";
 
 /// What to do on the way to `command`.
@@ -48,6 +51,9 @@ pub struct Chain {
     /// The parent's pid: a command whose parent is gone before it begins is not started. Nobody
     /// could write it down.
     pub born_of: Option<u32>,
+    /// In a cage ([`cage`]): apart from the processes of gapless, which have the same user. Where it cannot be had,
+    /// that is said and survived.
+    pub is_caged: bool,
     /// Program (looked up in the PATH of the environment it will run in) and arguments.
     pub command: Vec<OsString>,
 }
@@ -122,6 +128,9 @@ impl Chain {
         if let Some(parent) = self.born_of {
             option(BORN_OF, parent.to_string().into());
         }
+        if self.is_caged {
+            option(CAGED, YES.into());
+        }
         args.push(END_OF_OPTIONS.into());
         args.extend(self.command.iter().cloned());
         args
@@ -162,6 +171,7 @@ impl Chain {
                     self.born_of = Some(parent);
                 }
             }
+            Some(CAGED) => self.is_caged = text()? == YES,
             Some(_) | None => {
                 return Err(ExecError::Arguments(format!(
                     "unknown option {}",
@@ -196,6 +206,12 @@ impl Chain {
             join(cgroup);
         }
         self.follow_parent(program)?;
+        // After all that belongs to the keeper was opened, and the last of it all.
+        if self.is_caged
+            && let Err(error) = cage::enter()
+        {
+            say(&error.to_string());
+        }
         // `exec` empties the signal mask and resets SIGPIPE; handlers of ours there are none.
         let mut command = Command::new(program);
         command.args(arguments);
@@ -323,6 +339,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x/g7".into()),
             die_with: Some(77),
             born_of: Some(77),
+            is_caged: true,
             command: vec!["node".into(), "--names".into(), "--".into()],
         }
     }

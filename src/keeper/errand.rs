@@ -97,6 +97,7 @@ impl Errand {
             output: Some(writing.as_fd()),
             cgroup: self.cgroup.as_deref(),
             orphan: Orphan::Dies,
+            is_caged: yard.cages(&self.release),
         })?;
         let source = Source {
             generation: self.generation,

@@ -38,6 +38,8 @@ pub struct Spawn<'a> {
     pub cgroup: Option<&'a Path>,
     /// What becomes of the child when we die.
     pub orphan: Orphan,
+    /// For what is not ours: apart from our processes.
+    pub is_caged: bool,
 }
 
 /// What becomes of a child when the keeper dies.
@@ -208,6 +210,7 @@ fn chain(what: &Spawn<'_>) -> Chain {
             Orphan::Dies => Some(std::process::id()),
         },
         born_of: Some(std::process::id()),
+        is_caged: what.is_caged,
         command: what.command.clone(),
     }
 }

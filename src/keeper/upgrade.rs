@@ -254,6 +254,7 @@ impl Check {
             output: Some(writing.as_fd()),
             cgroup: None,
             orphan: Orphan::Dies,
+            is_caged: false,
         })?;
         Ok(Self {
             child,
