@@ -6,6 +6,7 @@
 //! path ends in exec or in one line on stderr and an exit code.
 
 pub mod relay;
+mod terminal;
 
 use crate::systemd::given::close_strays;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
@@ -33,6 +34,7 @@ const NAMES: &str = "--names";
 const CGROUP: &str = "--cgroup";
 const DIE_WITH: &str = "--die-with";
 const BORN_OF: &str = "--born-of";
+const TTY: &str = "--tty";
 const END_OF_OPTIONS: &str = "--";
 
 /// What to do on the way to `command`.
@@ -48,6 +50,8 @@ pub struct Chain {
     /// The parent's pid: a command whose parent is gone before it begins is not started. Nobody
     /// could write it down.
     pub born_of: Option<u32>,
+    /// The terminal that the command gets as its controlling terminal and as its standard streams.
+    pub tty: Option<PathBuf>,
     /// Program (looked up in the PATH of the environment it will run in) and arguments.
     pub command: Vec<OsString>,
 }
@@ -58,6 +62,15 @@ pub enum ExecError {
     /// The arguments of the loader itself are wrong.
     #[error("cannot read the arguments of `gapless exec`: {0}; it is not meant to be run by hand")]
     Arguments(String),
+    /// The terminal of a console is gone, or it is not ours.
+    #[error("cannot take the terminal {}", tty.display())]
+    Terminal {
+        /// Its path.
+        tty: PathBuf,
+        /// What was said.
+        #[source]
+        source: io::Error,
+    },
     /// The parent ended before the command began.
     #[error("not starting {command:?}: the gapless that wanted it (pid {parent}) is gone")]
     Orphaned {
@@ -97,7 +110,7 @@ impl ExecError {
         match self {
             Self::NotFound { .. } => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Arguments(_) | Self::Orphaned { .. } => 125,
+            Self::Arguments(_) | Self::Terminal { .. } | Self::Orphaned { .. } => 125,
         }
     }
 }
@@ -121,6 +134,9 @@ impl Chain {
         }
         if let Some(parent) = self.born_of {
             option(BORN_OF, parent.to_string().into());
+        }
+        if let Some(tty) = &self.tty {
+            option(TTY, tty.into());
         }
         args.push(END_OF_OPTIONS.into());
         args.extend(self.command.iter().cloned());
@@ -154,6 +170,7 @@ impl Chain {
         match option.to_str() {
             Some(NAMES) => self.fd_names = text()?.split(':').map(str::to_owned).collect(),
             Some(CGROUP) => self.cgroup = Some(PathBuf::from(value)),
+            Some(TTY) => self.tty = Some(PathBuf::from(value)),
             Some(option @ (DIE_WITH | BORN_OF)) => {
                 let parent = text()?.parse().map_err(|_| wrong("not a pid"))?;
                 if option == DIE_WITH {
@@ -192,6 +209,9 @@ impl Chain {
         // The new session makes the worker the head of all it starts: the keeper ends it by that.
         // It fails only when we lead a group already, that is when somebody runs this by hand.
         setsid().ok();
+        if let Some(tty) = &self.tty {
+            terminal::take(tty)?;
+        }
         if let Some(cgroup) = &self.cgroup {
             join(cgroup);
         }
@@ -323,6 +343,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x/g7".into()),
             die_with: Some(77),
             born_of: Some(77),
+            tty: Some("/dev/pts/7".into()),
             command: vec!["node".into(), "--names".into(), "--".into()],
         }
     }
@@ -348,7 +369,13 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for args in [&["--"][..], &["--names"], &["--what", "x", "--", "y"], &[]] {
+        for args in [
+            &["--"][..],
+            &["--names"],
+            &["--tty"],
+            &["--what", "x", "--", "y"],
+            &[],
+        ] {
             let args = args.iter().map(OsString::from);
             assert!(matches!(Chain::parse(args), Err(ExecError::Arguments(_))));
         }
