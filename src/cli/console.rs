@@ -44,7 +44,7 @@ pub enum ConsoleError {
     #[error("{0} consoles are open, and there may be no more; close one")]
     TooMany(String),
     /// Of another user.
-    #[error("only root and the user of the app may have its console; try sudo gapless console")]
+    #[error("only root may open the console of a service, and of a gapless run the user who started it; try sudo gapless console")]
     NotAllowed,
     /// Whose console it is cannot be seen.
     #[error("cannot see who runs the app: {}", directory.display())]
