@@ -44,7 +44,9 @@ pub enum ConsoleError {
     #[error("{0} consoles are open, and there may be no more; close one")]
     TooMany(String),
     /// Of another user.
-    #[error("only root may open the console of a service, and of a gapless run the user who started it; try sudo gapless console")]
+    #[error(
+        "only root may open the console of a service, and of a gapless run the user who started it; try sudo gapless console"
+    )]
     NotAllowed,
     /// Whose console it is cannot be seen.
     #[error("cannot see who runs the app: {}", directory.display())]
@@ -108,10 +110,11 @@ pub(super) fn run(name: Option<&InstanceName>) -> Result<Exit, CliError> {
         what: format!("POST {path}"),
         pty,
     };
-    match console.first()? {
-        ConsoleStep::Began => console.sit(),
-        step => Ok(ended(step)?),
+    let first = console.first()?;
+    if first == ConsoleStep::Began {
+        return console.sit();
     }
+    Ok(ended(first)?)
 }
 
 /// Who must own the terminal; none: it is we. That is who owns the directory that systemd made for it, in one of
@@ -140,12 +143,12 @@ fn path(terminal: u32, term: Option<String>) -> String {
 }
 
 fn too_old(error: ClientError, instance: &Instance) -> CliError {
-    match error {
-        ClientError::Refused { status, .. } if status == StatusCode::NOT_FOUND => {
-            ConsoleError::Old(instance.name.unit()).into()
-        }
-        error => error.into(),
+    if let ClientError::Refused { status, .. } = &error
+        && *status == StatusCode::NOT_FOUND
+    {
+        return ConsoleError::Old(instance.name.unit()).into();
     }
+    error.into()
 }
 
 fn ended(step: ConsoleStep) -> Result<Exit, ConsoleError> {
