@@ -12,6 +12,8 @@ pub mod api;
 #[cfg(feature = "app")]
 pub mod app;
 #[cfg(feature = "server")]
+pub mod beneath;
+#[cfg(feature = "server")]
 pub mod causes;
 #[cfg(feature = "server")]
 pub mod cli;

@@ -1,7 +1,7 @@
 //! `gapless deploy`: from a directory, an archive or a program to production, or to the reason why
 //! not.
 
-use super::instance::{self, Instance, InstanceName, config_file};
+use super::instance::{self, Instance, InstanceName, config_file, system_directory};
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
@@ -10,14 +10,14 @@ use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
 use crate::release::detection::{self, DetectionError};
-use crate::release::staging::{self, Limits, Staged, StagingError};
+use crate::release::staging::{self, Limits, SharedError, Staged, StagingError};
 use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
 use crate::steps::{Step, reached};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::fs::{Gid, Mode};
 use std::io;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use thiserror::Error;
@@ -60,16 +60,9 @@ pub enum DeployError {
         /// Of the instance.
         file: PathBuf,
     },
-    /// A shared directory is in the release, and not empty.
-    #[error(
-        "{} is shared between releases, but there are files in that of this release; take it out \
-         of the release, or out of shared in [app]",
-        path.display()
-    )]
-    Shared {
-        /// In the release.
-        path: PathBuf,
-    },
+    /// What is shared cannot be so in this release.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The service was not running, and does not start.
     #[error("{unit} is not running, and systemctl start {unit} failed: {said}")]
     Start {
@@ -126,7 +119,7 @@ impl DeployError {
             Self::Detection(_) => Diagnosis::NotDetected,
             Self::Elsewhere { .. } => Diagnosis::DirectoryConfigured,
             Self::Commanded { .. } => Diagnosis::CommandConfigured,
-            Self::Shared { .. } => Diagnosis::SharedNotEmpty,
+            Self::Shared(_) => Diagnosis::SharedNotEmpty,
             Self::Start { .. } => Diagnosis::ServiceNotStarted,
             Self::NothingBefore { .. } => Diagnosis::NothingBefore,
             Self::Superseded(_) => Diagnosis::Superseded,
@@ -145,7 +138,7 @@ impl DeployError {
             | Self::Config(_)
             | Self::Elsewhere { .. }
             | Self::Commanded { .. }
-            | Self::Shared { .. } => Exit::ConfigInvalid,
+            | Self::Shared(_) => Exit::ConfigInvalid,
             Self::Store(_)
             | Self::Superseded(_)
             | Self::Unmoved { .. }
@@ -329,10 +322,9 @@ impl Arrival<'_> {
     fn copy(&self, staging: &Path) -> Result<Staged, DeployError> {
         let limits = Limits::of(staging)
             .map_err(|source| StoreError::of("look for room at", staging, source))?;
-        // Its socket is of the group that the app runs as.
-        // Not through a link: the directory is the app's, and so is what lies there.
-        let socket = self.instance.socket.symlink_metadata();
-        let group = socket.ok().map(|it| Gid::from_raw(it.gid()));
+        // systemd made it for the group that the app runs as.
+        let runtime = system_directory(&self.instance.name).symlink_metadata();
+        let group = runtime.ok().map(|it| Gid::from_raw(it.gid()));
         Ok(if self.args.path == Path::new("-") {
             staging::stage_stream(io::stdin().lock(), staging, group, limits)?
         } else {
@@ -345,36 +337,16 @@ impl Arrival<'_> {
         let Some(state) = &self.status.state_directory else {
             return Ok(());
         };
-        for name in &config.app.shared {
-            let (link, target) = (staging.join(name), state.join("shared").join(name));
-            make_way(&link).map_err(|_| DeployError::Shared { path: name.clone() })?;
-            let parent = link.parent().unwrap_or(staging);
-            std::fs::create_dir_all(parent)
-                .and_then(|()| symlink(&target, &link))
-                .map_err(|source| StoreError::of("link", &link, source))?;
-        }
-        Ok(())
+        let kept = state.join("shared");
+        staging::share(staging, &config.app.shared, &kept).map_err(|error| match error {
+            SharedError::Io { path, source } => {
+                StoreError::of("link", &staging.join(path), source).into()
+            }
+            refused @ (SharedError::NotEmpty { .. } | SharedError::BelowLink { .. }) => {
+                DeployError::Shared(refused)
+            }
+        })
     }
-}
-
-/// Removes a directory with nothing in it but what keeps it in a repository.
-fn make_way(link: &Path) -> io::Result<()> {
-    let Ok(metadata) = link.symlink_metadata() else {
-        return Ok(());
-    };
-    if metadata.is_symlink() {
-        return std::fs::remove_file(link);
-    }
-    for entry in std::fs::read_dir(link)? {
-        let entry = entry?;
-        let is_keeper = [".keep", ".gitkeep", ".gitignore"]
-            .iter()
-            .any(|keeper| entry.file_name() == *keeper);
-        if !is_keeper {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
-        }
-    }
-    std::fs::remove_dir_all(link)
 }
 
 /// `$CONFIGURATION_DIRECTORY` when a command of the unit runs us.

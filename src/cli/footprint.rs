@@ -3,13 +3,13 @@
 use super::Exit;
 use super::address::Address;
 use super::instance::{self, DEFAULT, InstanceName, config_file};
+use crate::beneath::{self, Directory};
 use crate::release::Store;
 use crate::systemd::unit;
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -191,7 +191,7 @@ impl Footprint {
     }
 
     /// Nobody else adds or removes while this is held. No file is made for it.
-    pub fn lock(&self) -> Result<File, FootprintError> {
+    pub fn lock(&self) -> Result<Directory, FootprintError> {
         let units = self.root.join("etc/systemd/system");
         if !self.root.join("run/systemd/system").is_dir() {
             return Err(FootprintError::NotBooted(self.name.clone()));
@@ -200,7 +200,7 @@ impl Footprint {
             Err(Errno::ACCESS | Errno::PERM) => return Err(FootprintError::NotAllowed),
             other => other.map_err(|error| failed("write to", &units)(error.into()))?,
         }
-        let opened = File::open(&units).map_err(failed("open", &units))?;
+        let opened = beneath::open_directory(&units).map_err(failed("open", &units))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(opened),
             Err(Errno::WOULDBLOCK) => Err(FootprintError::Busy),
@@ -275,7 +275,7 @@ pub(super) fn make_directory(of: &Path) -> Result<Option<PathBuf>, FootprintErro
     if directory.is_dir() {
         return Ok(None);
     }
-    std::fs::create_dir_all(directory).map_err(failed("create", directory))?;
+    beneath::make_directories(directory, 0o755).map_err(failed("create", directory))?;
     directory.parent().map(sync).transpose()?;
     Ok(Some(directory.to_owned()))
 }
@@ -283,12 +283,8 @@ pub(super) fn make_directory(of: &Path) -> Result<Option<PathBuf>, FootprintErro
 /// Readers, and whoever comes after a power cut, see all of it or nothing.
 pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), FootprintError> {
     let fresh = beside(path);
-    File::create(&fresh)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
-        .and_then(|()| std::fs::rename(&fresh, path))
+    beneath::write_whole(&fresh, text.as_bytes(), 0o644)
+        .and_then(|()| beneath::rename(&fresh, path))
         .map_err(failed("write", path))?;
     sync(path.parent().unwrap_or(Path::new("/")))
 }
@@ -303,12 +299,8 @@ fn beside(path: &Path) -> PathBuf {
 pub(super) fn remove_file(path: &Path) -> Result<bool, FootprintError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     // Mostly there is none.
-    drop(std::fs::remove_file(beside(path)));
-    let was_there = match std::fs::remove_file(path) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(failed("delete", path)(error)),
-    };
+    drop(beneath::unlink_if_there(&beside(path)));
+    let was_there = beneath::unlink_if_there(path).map_err(failed("delete", path))?;
     if was_there {
         sync(directory)?;
     }
@@ -317,26 +309,15 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, FootprintError> {
 
 /// What is not empty stays: it is somebody else's, too.
 pub(super) fn remove_if_empty(directory: &Path) {
-    drop(std::fs::remove_dir(directory));
+    drop(beneath::remove_empty(directory));
 }
 
 /// Follows no link. True: it was there.
 pub(super) fn remove_tree(path: &Path) -> Result<bool, FootprintError> {
-    let Ok(found) = path.symlink_metadata() else {
-        return Ok(false);
-    };
-    let removed = if found.is_dir() {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
-    };
-    removed.map_err(failed("delete", path))?;
-    Ok(true)
+    beneath::remove_if_there(path).map_err(failed("delete", path))
 }
 
 /// A rename is on disk when its directory is.
 fn sync(directory: &Path) -> Result<(), FootprintError> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(failed("write to disk", directory))
+    beneath::sync(directory).map_err(failed("write to disk", directory))
 }

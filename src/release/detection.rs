@@ -1,6 +1,7 @@
 //! What a release is made to be run by, from what lies in it. Says what it found, installs nothing,
 //! runs nothing.
 
+use crate::beneath::Directory;
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::io::Read;
@@ -106,7 +107,7 @@ fn shell(line: &str, by: &'static str) -> Detected {
 
 /// `web: bin/rails server -p $PORT`
 fn procfile(release: &Path) -> Detected {
-    let Some(text) = text(&release.join("Procfile")) else {
+    let Some(text) = text(release, "Procfile") else {
         return Ok(None);
     };
     let web = text
@@ -150,7 +151,7 @@ fn elixir(release: &Path) -> Detected {
 fn program(release: &Path) -> Detected {
     let all = files(release, |_| true);
     let programs = files(release, |path| {
-        is_executable(path) && begins(path, b"\x7fELF")
+        is_executable(path) && begins(release, path, b"\x7fELF")
     });
     if let Some(name) = only(programs, "several programs")? {
         return found(&[&format!("./{name}")], "the program");
@@ -176,7 +177,7 @@ struct Scripts {
 }
 
 fn package_json(release: &Path) -> Detected {
-    let Some(text) = text(&release.join("package.json")) else {
+    let Some(text) = text(release, "package.json") else {
         return Ok(None);
     };
     let package: Package = serde_json::from_str(&text)
@@ -273,7 +274,7 @@ fn rack(release: &Path) -> Detected {
     if !release.join("config.ru").is_file() {
         return Ok(None);
     }
-    let gems = text(&release.join("Gemfile.lock")).unwrap_or_default();
+    let gems = text(release, "Gemfile.lock").unwrap_or_default();
     if gems.contains(" puma ") {
         shell("bundle exec puma -p $PORT", "config.ru and puma")
     } else {
@@ -342,16 +343,25 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
-fn begins(path: &Path, magic: &[u8]) -> bool {
+fn begins(release: &Path, path: &Path, magic: &[u8]) -> bool {
     let mut head = vec![0; magic.len()];
-    File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok() && head == magic)
+    let opened = open_inside(release, path);
+    opened.is_some_and(|mut file| file.read_exact(&mut head).is_ok() && head == magic)
 }
 
-fn text(path: &Path) -> Option<String> {
+fn text(release: &Path, name: &str) -> Option<String> {
     let mut text = String::new();
-    let file = File::open(path).ok()?;
+    let file = open_inside(release, &release.join(name))?;
     file.take(TEXT_BYTES_MAX).read_to_string(&mut text).ok()?;
     Some(text)
+}
+
+/// A link may lead to the system's programs, and root reads there what nobody else may: not for a release.
+fn open_inside(release: &Path, path: &Path) -> Option<File> {
+    let real = path.canonicalize().ok()?;
+    let is_inside = real.starts_with(release.canonicalize().ok()?);
+    let directory = is_inside.then(|| Directory::chosen(real.parent()?).ok())??;
+    directory.open_file(Path::new(real.file_name()?)).ok()
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //! flock(2): it ends with its holder, however that ends.
 
 use super::room::is_full;
+use crate::beneath;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -51,14 +51,7 @@ impl Lock {
             source,
         };
         // Nobody but root may even read it: to lock a file it is enough to have it open.
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed)?;
+        let mut file = beneath::open_to_lock(path, 0o600).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -6,15 +6,18 @@
 mod archive;
 mod directory;
 mod links;
+mod shared;
 mod sources;
 mod tree;
 
 pub use links::SYSTEM;
+pub use shared::{SharedError, share};
 pub use sources::Kind;
 pub use tree::Limits;
 
 use super::room::{Full, Megabytes, Room};
 use crate::steps::{Step, reached};
+use directory::Source;
 use rustix::fs::Gid;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -51,6 +54,28 @@ pub enum Why {
     /// `entries_max`
     #[error("is one entry too many: {0} are the limit")]
     TooMany(u64),
+    /// More directories, one in the other, than anything needs.
+    #[error("lies {0} directories deep, and {1} are the limit; pack it less deep")]
+    TooDeep(usize, usize),
+    /// Longer than the system can name.
+    #[error("has a name of {0} bytes, and {1} are the limit; give it a shorter one")]
+    TooLong(usize, usize),
+    /// Only somebody else can read it.
+    #[error(
+        "is readable for the user {owner} alone, and the directory belongs to the user {directory}, who could have \
+         put it there; give it to that user with chown, or deploy a tar archive of it"
+    )]
+    Foreign {
+        /// Whose file it is.
+        owner: u32,
+        /// Whose directory is deployed.
+        directory: u32,
+    },
+    /// A link took its place while it was copied.
+    #[error(
+        "became a link, or is below one, while it was copied; deploy again when nobody changes it"
+    )]
+    Swapped,
     /// It grows beyond what real files do.
     #[error("unpacks to more than {0} times its size, as a bomb does")]
     Bomb(u64),
@@ -164,14 +189,17 @@ pub fn stage_path(
     group: Option<Gid>,
     limits: Limits,
 ) -> Result<Staged, StagingError> {
-    let metadata = std::fs::metadata(from).map_err(StagingError::io("read", from))?;
+    // What the administrator names may be a link; nothing below it is followed.
+    let given = directory::open(from)?;
+    let metadata = given.metadata().map_err(StagingError::io("read", from))?;
     let mut tree = Tree::new(to, group, limits)?;
     let kind = if metadata.is_dir() {
-        directory::expect_room(from, to, limits)?;
-        directory::copy(from, &mut tree)?;
+        let source = Source::open(from)?;
+        source.expect_room(to, limits)?;
+        source.copy(&mut tree)?;
         Kind::Directory
     } else if metadata.is_file() {
-        let file = std::fs::File::open(from).map_err(StagingError::io("open", from))?;
+        let file = given;
         sources::stage(file, from.file_name().map(Path::new), &mut tree)?
     } else {
         let why = Why::Special("neither file nor directory");

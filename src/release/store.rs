@@ -10,13 +10,12 @@ use super::id::ReleaseId;
 use super::lock::{Lock, LockError};
 use super::manifest::{Manifest, State};
 use super::room::Full;
+use crate::beneath;
 use crate::config::ReleaseSource;
 use crate::steps::{Step, reached};
 use files::{entries, remove, sync_directory};
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -117,11 +116,7 @@ impl Store {
             (self.root.join(RELEASES), 0o755),
             (self.root.join(INCOMING), 0o700),
         ] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(&directory)
-                .map_err(io_error("create", &directory))?;
+            beneath::make_directories(&directory, mode).map_err(io_error("create", &directory))?;
         }
         Ok(())
     }
@@ -150,16 +145,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn begin(&self, id: &ReleaseId) -> Result<PathBuf, StoreError> {
-        if self.directory(id).exists() {
+        if beneath::is_there(&self.directory(id)) {
             return Err(StoreError::Exists(id.clone()));
         }
         self.sweep()?;
         reached(Step::StoreSwept);
         let staging = self.root.join(INCOMING).join(id.as_str());
-        DirBuilder::new()
-            .mode(0o755)
-            .create(&staging)
-            .map_err(io_error("create", &staging))?;
+        beneath::make_directory(&staging, 0o755).map_err(io_error("create", &staging))?;
         reached(Step::StagingMade);
         Ok(staging)
     }
@@ -177,7 +169,7 @@ impl Store {
             let is_manifest = path
                 .extension()
                 .is_some_and(|extension| extension == "json");
-            if is_manifest && !path.with_extension("").exists() {
+            if is_manifest && !beneath::is_there(&path.with_extension("")) {
                 remove(&path)?;
             }
         }
@@ -192,14 +184,14 @@ impl Store {
         let id = &manifest.id;
         let staged = self.root.join(INCOMING).join(id.as_str());
         // One call for the whole file system: thousands of files would cost an fsync(2) each.
-        let opened = File::open(&staged).map_err(io_error("open", &staged))?;
+        let opened = beneath::open_directory(&staged).map_err(io_error("open", &staged))?;
         rustix::fs::syncfs(&opened)
             .map_err(|error| io_error("write to disk", &staged)(error.into()))?;
         reached(Step::FilesSynced);
         self.write_manifest(manifest)?;
         reached(Step::ManifestPlaced);
         let release = self.directory(id);
-        std::fs::rename(&staged, &release).map_err(io_error("move into place", &release))?;
+        beneath::rename(&staged, &release).map_err(io_error("move into place", &release))?;
         sync_directory(&self.root.join(RELEASES))?;
         reached(Step::ReleasePlaced);
         Ok(())
@@ -221,11 +213,9 @@ impl Store {
                 source,
             })?;
         text.push(b'\n');
-        File::create(&fresh)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .map_err(io_error("write", &fresh))?;
+        beneath::write_whole(&fresh, &text, 0o644).map_err(io_error("write", &fresh))?;
         reached(Step::ManifestWritten);
-        std::fs::rename(&fresh, &path).map_err(io_error("write", &path))?;
+        beneath::rename(&fresh, &path).map_err(io_error("write", &path))?;
         sync_directory(&self.root.join(RELEASES))
     }
 
@@ -234,11 +224,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] when it is not there, or what is wrong with its manifest.
     pub fn manifest(&self, id: &ReleaseId) -> Result<Option<Manifest>, StoreError> {
-        if !self.directory(id).is_dir() {
+        if !beneath::is_directory(&self.directory(id)) {
             return Err(StoreError::Missing(id.clone()));
         }
         let path = self.manifest_path(id);
-        let text = match std::fs::read(&path) {
+        let text = match beneath::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("read", &path)(error)),
@@ -269,7 +259,7 @@ impl Store {
         let releases = self.root.join(RELEASES);
         let mut found: Vec<_> = entries(&releases)?
             .into_iter()
-            .filter(|path| path.is_dir())
+            .filter(|path| beneath::is_directory(path))
             .filter_map(|path| path.file_name()?.to_str()?.parse::<ReleaseId>().ok())
             // One bad manifest must not hide the others.
             .map(|id| (id.clone(), self.manifest(&id).ok().flatten()))
@@ -351,20 +341,14 @@ impl Store {
     fn remove(&self, id: &ReleaseId) -> Result<(), StoreError> {
         let release = self.directory(id);
         let doomed = self.root.join(INCOMING).join(format!("{id}.gone"));
-        std::fs::rename(&release, &doomed).map_err(io_error("remove", &release))?;
+        beneath::rename(&release, &doomed).map_err(io_error("remove", &release))?;
         reached(Step::ReleaseUnnamed);
         remove(&doomed)?;
         reached(Step::ReleaseEmptied);
         let manifest = self.manifest_path(id);
-        match std::fs::remove_file(&manifest) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &manifest)(error))
-            }
-            Ok(()) | Err(_) => {
-                reached(Step::ReleaseForgotten);
-                Ok(())
-            }
-        }
+        beneath::unlink_if_there(&manifest).map_err(io_error("remove", &manifest))?;
+        reached(Step::ReleaseForgotten);
+        Ok(())
     }
 }
 

@@ -5,8 +5,12 @@
 
 use super::tree::shown;
 use super::{StagingError, Why};
+use crate::beneath::Directory;
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -25,48 +29,69 @@ pub const SYSTEM: [&str; 7] = [
 const LINKS_MAX: usize = 40;
 
 /// Refuses the first link that leaves.
-pub(super) fn stay_inside(root: &Path) -> Result<(), StagingError> {
+pub(super) fn stay_inside(root: &Directory, path: &Path) -> Result<(), StagingError> {
     let mut pending = vec![PathBuf::new()];
-    while let Some(directory) = pending.pop() {
-        let path = root.join(&directory);
-        let listed = std::fs::read_dir(&path).map_err(StagingError::io("list", &path))?;
-        for entry in listed {
-            let entry = entry.map_err(StagingError::io("list", &path))?;
-            let kind = entry.file_type().map_err(StagingError::io("read", &path))?;
-            let inside = directory.join(entry.file_name());
-            if kind.is_dir() {
+    while let Some(below) = pending.pop() {
+        let at = path.join(&below);
+        let directory = root.enter(&below).map_err(StagingError::io("open", &at))?;
+        let entries = directory.entries();
+        for entry in entries.map_err(StagingError::io("list", &at))? {
+            let inside = below.join(&entry.name);
+            if entry.kind == FileType::Directory {
                 pending.push(inside);
-            } else if kind.is_symlink() && leaves(root, &inside) {
-                let target = std::fs::read_link(entry.path()).unwrap_or_default();
-                let why = Why::Leaves(shown(&target));
-                return Err(StagingError::entry(&inside, why));
+            } else if entry.kind == FileType::Symlink {
+                let target = directory.read_link(&entry.name);
+                let target = target.map_err(StagingError::io("read", &at))?;
+                if leaves(root, &inside).map_err(StagingError::io("read", &at))? {
+                    let why = Why::Leaves(shown(&target));
+                    return Err(StagingError::entry(&inside, why));
+                }
             }
         }
     }
     Ok(())
 }
 
-/// Follows it step by step, as the kernel would, but never above `root`.
-fn leaves(root: &Path, link: &Path) -> bool {
+/// Where the link of this name leads; none: it is no link, or there is nothing.
+fn target_of(root: &Directory, here: &Path) -> io::Result<Option<PathBuf>> {
+    let parent = here.parent().unwrap_or(Path::new(""));
+    let read = root
+        .enter(parent)
+        .and_then(|directory| directory.read_link(here.file_name().unwrap_or_default()));
+    match read {
+        Ok(target) => Ok(Some(target)),
+        // The way there ends, or it is a file or a directory.
+        Err(error)
+            if [Errno::NOENT, Errno::NOTDIR, Errno::INVAL]
+                .iter()
+                .any(|it| error.raw_os_error() == Some(it.raw_os_error())) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Follows it step by step, as the kernel would, but never above `root`. No part of `here` is a link.
+fn leaves(root: &Directory, link: &Path) -> io::Result<bool> {
     let mut ahead: VecDeque<OsString> = link.iter().map(OsString::from).collect();
     let mut here = PathBuf::new();
     let mut links = 0;
     while let Some(name) = ahead.pop_front() {
         if name == ".." {
             if !here.pop() {
-                return true;
+                return Ok(true);
             }
             continue;
         }
         here.push(&name);
-        let Ok(target) = std::fs::read_link(root.join(&here)) else {
-            // No link, or nothing at all: what is not there leads nowhere.
+        let Some(target) = target_of(root, &here)? else {
             continue;
         };
         links += 1;
         if links > LINKS_MAX {
-            // A circle leads nowhere, either.
-            return false;
+            // A circle leads nowhere.
+            return Ok(false);
         }
         here.pop();
         if target.is_absolute() {
@@ -74,7 +99,7 @@ fn leaves(root: &Path, link: &Path) -> bool {
                 .components()
                 .chain(ahead.iter().map(component))
                 .collect();
-            return !is_of_system(&rest);
+            return Ok(!is_of_system(&rest));
         }
         for part in target.components().rev() {
             match part {
@@ -84,7 +109,7 @@ fn leaves(root: &Path, link: &Path) -> bool {
             }
         }
     }
-    false
+    Ok(false)
 }
 
 fn component(name: &OsString) -> Component<'_> {

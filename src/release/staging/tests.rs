@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use tar::{EntryType, Header};
 
 const ROOM: Limits = Limits {
@@ -476,5 +476,136 @@ proptest! {
             mark.copy_from_slice(b"ustar");
         }
         drop(stage(&bytes, ROOM));
+    }
+}
+
+/// As root, for whom another user made the directory.
+#[test]
+fn what_the_owner_of_a_directory_could_not_read_does_not_come_in() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let from = scratch.0.join("theirs");
+    std::fs::create_dir(&from).unwrap();
+    let (theirs, other) = (Some(65_534), Some(65_533));
+    chown(&from, theirs, theirs).unwrap();
+    let file = from.join("file");
+    // Owner, group, mode, and whether it comes in.
+    let cases = [
+        (theirs, Some(0), 0o600, true),
+        (Some(0), Some(0), 0o644, true),
+        (Some(0), theirs, 0o640, true),
+        (Some(0), Some(0), 0o640, false),
+        (Some(0), Some(0), 0o600, false),
+        (other, other, 0o600, false),
+    ];
+    for (number, (owner, group, mode, comes_in)) in cases.into_iter().enumerate() {
+        std::fs::write(&file, "secret").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        chown(&file, owner, group).unwrap();
+        let to = scratch.0.join(format!("to{number}"));
+        std::fs::create_dir(&to).unwrap();
+        let staged = stage_path(&from, &to, None, Limits::of(&to).unwrap());
+        assert_eq!(
+            staged.is_ok(),
+            comes_in,
+            "{owner:?} {group:?} {mode:o}: {staged:?}"
+        );
+        if let Err(error) = staged {
+            let said = error.to_string();
+            assert!(said.contains("belongs to the user 65534"), "{said}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+    // What is root's own, root may deploy whole.
+    std::fs::write(&file, "secret").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    chown(&from, Some(0), Some(0)).unwrap();
+    let to = scratch.0.join("to");
+    std::fs::create_dir(&to).unwrap();
+    stage_path(&from, &to, None, Limits::of(&to).unwrap()).unwrap();
+}
+
+/// Over and over, while somebody exchanges the directory for a link to another one.
+#[test]
+fn a_directory_that_is_exchanged_for_a_link_is_never_read_through() {
+    let scratch = Scratch::new();
+    let (from, secret) = (scratch.0.join("from"), scratch.0.join("secret"));
+    for directory in [&from, &secret, &from.join("d")] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(secret.join("key"), "secret").unwrap();
+    std::fs::write(from.join("d/config"), "1").unwrap();
+    std::os::unix::fs::symlink(&secret, from.join("link")).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                // Both names, at once and over again: RENAME_EXCHANGE.
+                let (d, link) = (from.join("d"), from.join("link"));
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(rustix::fs::CWD, &d, rustix::fs::CWD, &link, flags)
+                    .unwrap();
+            }
+        });
+        for number in 0..300 {
+            let to = scratch.0.join(format!("to{number}"));
+            std::fs::create_dir(&to).unwrap();
+            // A link that leaves is refused, and so is what was exchanged in time.
+            drop(stage_path(&from, &to, None, Limits::of(&to).unwrap()));
+            for place in ["d", "link"] {
+                assert!(
+                    !to.join(place).is_dir()
+                        || to.join(place).is_symlink()
+                        || !to.join(place).join("key").exists()
+                );
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn names_that_are_too_deep_or_too_long_are_refused_in_a_short_sentence() {
+    let long = "n".repeat(256);
+    let wide = format!("{}f", format!("{}/", "w".repeat(200)).repeat(16));
+    for (name, what) in [
+        (
+            format!("{}f", "d/".repeat(256)),
+            "lies 257 directories deep, and 256 are the limit",
+        ),
+        (
+            format!("{}f", "d/".repeat(20_000)),
+            "lies 20001 directories deep",
+        ),
+        (
+            format!("{long}/f"),
+            "has a name of 256 bytes, and 255 are the limit",
+        ),
+        (wide, "has a name of 3217 bytes, and 3072 are the limit"),
+    ] {
+        let scratch = Scratch::new();
+        let to = scratch.0.join("to");
+        std::fs::create_dir(&to).unwrap();
+        let mut tree = Tree::new(&to, None, Limits::of(&to).unwrap()).unwrap();
+        let path = Path::new(&name);
+        let refused = [
+            tree.file(path, 0o644, &mut "x".as_bytes()),
+            tree.directory(path),
+            tree.symlink(path, Path::new("x")),
+            tree.hard_link(path, path),
+        ];
+        for refused in refused {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.len() < 500, "{said}");
+            let is_told = said.contains(what) || said.contains("is a link that leaves");
+            assert!(is_told, "{said}");
+        }
+        assert_eq!(
+            std::fs::read_dir(&to).unwrap().count(),
+            0,
+            "nothing was made"
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 use super::sources::Kind;
 use super::{Staged, StagingError, Why, links};
+use crate::beneath::{self, Directory};
 use crate::config::AsSize;
 use crate::release::room::Room;
 use crate::steps::{Step, reached};
@@ -30,6 +31,15 @@ const RESERVE_BYTES: u64 = 64 << 20;
 const BOMB_BYTES: u64 = 64 << 20;
 /// Text packs to a tenth, logs to a fiftieth.
 const BOMB_FACTOR: u64 = 200;
+
+/// Of directories, one in the other: node_modules of the worst kind have some thirty.
+const DEPTH_MAX: usize = 256;
+/// NAME_MAX.
+const NAME_BYTES_MAX: usize = 255;
+/// PATH_MAX is 4096, and the store comes before it.
+const PATH_BYTES_MAX: usize = 3072;
+/// Characters of a name in a message.
+const SHOWN_MAX: usize = 200;
 
 /// What a release may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +67,7 @@ impl Limits {
 /// See the module.
 pub(super) struct Tree {
     path: PathBuf,
-    root: OwnedFd,
+    root: Directory,
     group: Option<Gid>,
     limits: Limits,
     entries: u64,
@@ -78,9 +88,7 @@ impl Tree {
         group: Option<Gid>,
         limits: Limits,
     ) -> Result<Self, StagingError> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = fs::open(path, flags, Mode::empty())
-            .map_err(|error| StagingError::io("open", path)(error.into()))?;
+        let root = beneath::open_directory(path).map_err(StagingError::io("open", path))?;
         Ok(Self {
             path: path.to_owned(),
             root,
@@ -226,7 +234,7 @@ impl Tree {
 
     /// Everything is there: no link leaves, and the digest of all.
     pub(super) fn finish(mut self, kind: Kind) -> Result<Staged, StagingError> {
-        links::stay_inside(&self.path)?;
+        links::stay_inside(&self.root, &self.path)?;
         self.digests.sort_unstable();
         let mut digest = Sha256::new();
         for entry in &self.digests {
@@ -270,10 +278,8 @@ impl Tree {
 
     /// Made where it is missing. `path` is the entry that wants it.
     fn open_directory(&self, path: &Path, inside: &Path) -> Result<OwnedFd, StagingError> {
-        let mut directory = self
-            .root
-            .try_clone()
-            .map_err(|error| self.failed("open", path, error))?;
+        let root = self.root.as_fd().try_clone_to_owned();
+        let mut directory = root.map_err(|error| self.failed("open", path, error))?;
         for name in inside {
             directory = self.enter(path, &directory, name)?;
         }
@@ -338,12 +344,38 @@ fn inside(path: &Path) -> Result<PathBuf, StagingError> {
             }
         }
     }
+    bounded(path, &inside)?;
     Ok(inside)
+}
+
+/// What could be made name by name, but never be named as a whole, nobody could use or remove.
+fn bounded(path: &Path, inside: &Path) -> Result<(), StagingError> {
+    let refuse = |why| Err(StagingError::entry(path, why));
+    let depth = inside.iter().count();
+    if depth > DEPTH_MAX {
+        return refuse(Why::TooDeep(depth, DEPTH_MAX));
+    }
+    let longest = inside.iter().map(OsStr::len).max().unwrap_or_default();
+    if longest > NAME_BYTES_MAX {
+        return refuse(Why::TooLong(longest, NAME_BYTES_MAX));
+    }
+    let whole = inside.as_os_str().len();
+    if whole > PATH_BYTES_MAX {
+        return refuse(Why::TooLong(whole, PATH_BYTES_MAX));
+    }
+    Ok(())
 }
 
 /// Safe for a terminal.
 pub(super) fn shown(path: &Path) -> String {
-    path.to_string_lossy().escape_debug().to_string()
+    let text = path.to_string_lossy();
+    if text.chars().count() <= SHOWN_MAX {
+        return text.escape_debug().to_string();
+    }
+    let (half, all) = (SHOWN_MAX / 2, text.chars().count());
+    let first: String = text.chars().take(half).collect();
+    let last: String = text.chars().skip(all - half).collect();
+    format!("{}…{}", first.escape_debug(), last.escape_debug())
 }
 
 /// Whoever could read it can; others only if all could.

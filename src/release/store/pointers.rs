@@ -2,11 +2,11 @@
 
 use super::files::{remove, sync_directory};
 use super::{INCOMING, RELEASES, Store, StoreError, io_error};
+use crate::beneath;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::State;
 use crate::steps::{Step, reached};
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 const CURRENT: &str = "current";
@@ -31,7 +31,7 @@ impl Store {
 
     fn linked(&self, name: &str) -> Result<Option<ReleaseId>, StoreError> {
         let path = self.root().join(name);
-        let target = match std::fs::read_link(&path) {
+        let target = match beneath::read_link(&path) {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("read", &path)(error)),
@@ -41,7 +41,7 @@ impl Store {
             .ok()
             .and_then(Path::to_str)
             .and_then(|id| id.parse::<ReleaseId>().ok())
-            .filter(|id| self.directory(id).is_dir());
+            .filter(|id| beneath::is_directory(&self.directory(id)));
         id.map(Some).ok_or(StoreError::Stray { path })
     }
 
@@ -81,12 +81,13 @@ impl Store {
     pub fn go_back(&self, good: &ReleaseId, before: Option<&ReleaseId>) -> Result<(), StoreError> {
         self.link(CURRENT, good)?;
         reached(Step::BackMoved);
-        let before = before.filter(|before| *before != good && self.directory(before).is_dir());
+        let before = before
+            .filter(|before| *before != good && beneath::is_directory(&self.directory(before)));
         if let Some(before) = before {
             return self.link(PREVIOUS, before);
         }
         let previous = self.root().join(PREVIOUS);
-        if previous.symlink_metadata().is_ok() {
+        if beneath::is_there(&previous) {
             remove(&previous)?;
         }
         sync_directory(self.root())
@@ -112,7 +113,7 @@ impl Store {
     fn link(&self, name: &str, id: &ReleaseId) -> Result<(), StoreError> {
         let path = self.root().join(name);
         let fresh = self.make_link(name, id)?;
-        std::fs::rename(&fresh, &path).map_err(io_error("move", &path))?;
+        beneath::rename(&fresh, &path).map_err(io_error("move", &path))?;
         sync_directory(self.root())
     }
 
@@ -120,13 +121,13 @@ impl Store {
     fn make_link(&self, name: &str, id: &ReleaseId) -> Result<PathBuf, StoreError> {
         let fresh = self.root().join(INCOMING).join(name);
         let target = Path::new(RELEASES).join(id.as_str());
-        if std::fs::read_link(&fresh).is_ok_and(|found| found == target) {
+        if beneath::read_link(&fresh).is_ok_and(|found| found == target) {
             return Ok(fresh);
         }
-        if fresh.symlink_metadata().is_ok() {
+        if beneath::is_there(&fresh) {
             remove(&fresh)?;
         }
-        symlink(target, &fresh).map_err(io_error("create", &fresh))?;
+        beneath::symlink(&target, &fresh).map_err(io_error("create", &fresh))?;
         Ok(fresh)
     }
 }
