@@ -2,8 +2,10 @@
 //!
 //! Shared by the keeper, which answers, and the command line, which asks as any client would.
 
+mod console;
 mod standing;
 
+pub use console::{ConsoleRefusal, ConsoleStep, is_term};
 pub use standing::{
     HOLD_MAX, HoldOutcome, HoldStatus, HoldTimeError, HoldVerdict, Rotation, parse_hold,
 };

@@ -7,6 +7,7 @@
 
 pub mod cage;
 pub mod relay;
+mod terminal;
 
 use crate::systemd::given::close_strays;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
@@ -36,6 +37,7 @@ const DIE_WITH: &str = "--die-with";
 const BORN_OF: &str = "--born-of";
 const CAGED: &str = "--caged";
 const YES: &str = "yes";
+const TTY: &str = "--tty";
 const END_OF_OPTIONS: &str = "--";
 
 /// What to do on the way to `command`.
@@ -54,6 +56,8 @@ pub struct Chain {
     /// In a cage ([`cage`]): apart from the processes of gapless, which have the same user. Where it cannot be had,
     /// that is said and survived.
     pub is_caged: bool,
+    /// The terminal that the command gets as its controlling terminal and as its standard streams.
+    pub tty: Option<PathBuf>,
     /// Program (looked up in the PATH of the environment it will run in) and arguments.
     pub command: Vec<OsString>,
 }
@@ -64,6 +68,15 @@ pub enum ExecError {
     /// The arguments of the loader itself are wrong.
     #[error("cannot read the arguments of `gapless exec`: {0}; it is not meant to be run by hand")]
     Arguments(String),
+    /// The terminal of a console is gone, or it is not ours.
+    #[error("cannot take the terminal {}", tty.display())]
+    Terminal {
+        /// Its path.
+        tty: PathBuf,
+        /// What was said.
+        #[source]
+        source: io::Error,
+    },
     /// The parent ended before the command began.
     #[error("not starting {command:?}: the gapless that wanted it (pid {parent}) is gone")]
     Orphaned {
@@ -103,7 +116,7 @@ impl ExecError {
         match self {
             Self::NotFound { .. } => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Arguments(_) | Self::Orphaned { .. } => 125,
+            Self::Arguments(_) | Self::Terminal { .. } | Self::Orphaned { .. } => 125,
         }
     }
 }
@@ -130,6 +143,9 @@ impl Chain {
         }
         if self.is_caged {
             option(CAGED, YES.into());
+        }
+        if let Some(tty) = &self.tty {
+            option(TTY, tty.into());
         }
         args.push(END_OF_OPTIONS.into());
         args.extend(self.command.iter().cloned());
@@ -163,6 +179,7 @@ impl Chain {
         match option.to_str() {
             Some(NAMES) => self.fd_names = text()?.split(':').map(str::to_owned).collect(),
             Some(CGROUP) => self.cgroup = Some(PathBuf::from(value)),
+            Some(TTY) => self.tty = Some(PathBuf::from(value)),
             Some(option @ (DIE_WITH | BORN_OF)) => {
                 let parent = text()?.parse().map_err(|_| wrong("not a pid"))?;
                 if option == DIE_WITH {
@@ -202,6 +219,9 @@ impl Chain {
         // The new session makes the worker the head of all it starts: the keeper ends it by that.
         // It fails only when we lead a group already, that is when somebody runs this by hand.
         setsid().ok();
+        if let Some(tty) = &self.tty {
+            terminal::take(tty)?;
+        }
         if let Some(cgroup) = &self.cgroup {
             join(cgroup);
         }
@@ -340,6 +360,7 @@ mod tests {
             die_with: Some(77),
             born_of: Some(77),
             is_caged: true,
+            tty: Some("/dev/pts/7".into()),
             command: vec!["node".into(), "--names".into(), "--".into()],
         }
     }
@@ -365,7 +386,13 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for args in [&["--"][..], &["--names"], &["--what", "x", "--", "y"], &[]] {
+        for args in [
+            &["--"][..],
+            &["--names"],
+            &["--tty"],
+            &["--what", "x", "--", "y"],
+            &[],
+        ] {
             let args = args.iter().map(OsString::from);
             assert!(matches!(Chain::parse(args), Err(ExecError::Arguments(_))));
         }

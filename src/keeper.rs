@@ -8,6 +8,7 @@ pub mod admin;
 pub mod adoption;
 pub mod cgroup;
 pub mod changes;
+pub mod console;
 pub mod control;
 pub mod counter;
 pub mod crew;

@@ -420,9 +420,9 @@ fn a_console_runs_in_the_live_release_with_what_its_worker_has() {
     service.configure_probe(r#"console = ["nowhere/repl"]"#, "");
     service.reload().expect_success();
     let wrong = service.cli(&["console"]);
-    assert_eq!(wrong.code(), 1, "{wrong}");
+    assert_eq!(wrong.code(), 127, "{wrong}");
     assert!(
-        wrong.output().contains("cannot run nowhere/repl"),
+        wrong.output().contains("cannot start \"nowhere/repl\""),
         "{wrong}"
     );
 }

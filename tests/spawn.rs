@@ -98,6 +98,8 @@ fn try_start(wanted: &Wanted<'_>, directory: &Path) -> Result<Started, SpawnErro
             .map(|(name, fd)| (*name, fd.as_fd()))
             .collect(),
         output: Some(write.as_fd()),
+        tty: None,
+        is_caged: false,
         cgroup: None,
         orphan: if wanted.dies {
             Orphan::Dies
@@ -434,6 +436,8 @@ fn parent() -> ExitCode {
         directory: Path::new("/"),
         fds: Vec::new(),
         output: Some(write.as_fd()),
+        tty: None,
+        is_caged: false,
         cgroup: None,
         orphan: Orphan::Dies,
     })

@@ -6,7 +6,7 @@ mod connect;
 mod lines;
 
 pub use connect::Distrust;
-pub(super) use lines::follow;
+pub(super) use lines::{Heard, Lines, follow};
 
 use super::Exit;
 use super::instance::Instance;

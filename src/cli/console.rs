@@ -1,20 +1,30 @@
-//! `gapless console`: becomes the console of the running release, as the app's user.
+//! `gapless console`: the console of the running release, on a terminal of its own.
+//!
+//! The keeper runs it, within the unit. Nothing that the keeper says is run here: this passes bytes on.
 
-use super::client::{self, ANSWER_LIMIT};
-use super::{CliError, Exit, InstanceName, instance};
-use crate::api::{GenerationStatus, Status};
-use hyper::Method;
-use std::ffi::{OsStr, OsString};
+mod pty;
+mod relay;
+
+use super::client::{self, ANSWER_LIMIT, ClientError, Heard, Lines};
+use super::instance::{self, Instance};
+use super::output::printable;
+use super::{CliError, Exit, InstanceName};
+use crate::api::{ConsoleRefusal, ConsoleStep, is_term};
+use hyper::StatusCode;
+use pty::{Pty, Raw};
+use relay::Dry;
+use rustix::process::geteuid;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::task::Poll;
+use std::time::Duration;
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
-/// What was said to the worker alone: its sockets, and who watches it.
-const OF_THE_WORKER: [&str; 3] = ["LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_"];
+/// What the console wrote last may still be on its way for so long.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// No console was opened.
 #[derive(Debug, Error)]
@@ -30,104 +40,236 @@ pub enum ConsoleError {
          connects to it: [app] console = [\"bin/app\", \"remote\"], then gapless reload"
     )]
     NotConfigured,
+    /// There is an end to it.
+    #[error("{0} consoles are open, and there may be no more; close one")]
+    TooMany(String),
     /// Of another user.
-    #[error("only root and the user of the app may have its console; try sudo gapless console")]
-    NotAllowed(#[source] io::Error),
-    /// The process is not what the keeper says.
-    #[error("process {0} is no worker of the app's user; nothing was run")]
-    Stranger(u32),
-    /// Not to be seen, or not to be run.
-    #[error("cannot run {what}; correct [app] console, then gapless reload")]
-    Run {
-        /// The program.
-        what: String,
+    #[error(
+        "only root may open the console of a service, and of a gapless run the user who started it; try sudo gapless console"
+    )]
+    NotAllowed,
+    /// Whose console it is cannot be seen.
+    #[error("cannot see who runs the app: {}", directory.display())]
+    Owner {
+        /// That of the app's user.
+        directory: PathBuf,
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// No terminal to be had.
+    #[error("cannot open a terminal for the console; is /dev/pts mounted, and is there room?")]
+    Terminal(#[source] io::Error),
+    /// The keeper could not start it.
+    #[error("the console was not started: {0}")]
+    NotStarted(String),
+    /// It knows no such question.
+    #[error(
+        "the gapless that runs is older than this one and opens no console; upgrade it: \
+         gapless upgrade, or systemctl restart {0}"
+    )]
+    Old(String),
+    /// As the keeper did, by a restart, an upgrade or a crash.
+    #[error("the console ended with the gapless that ran it; see gapless status")]
+    Cut,
+    /// Not what a keeper says.
+    #[error("the answer to {what} was not understood: {said}")]
+    Strange {
+        /// `POST /console/7`
+        what: String,
+        /// The beginning of what was said.
+        said: String,
     },
 }
 
 impl ConsoleError {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::NotAllowed(_) => Exit::NotAllowed,
-            Self::NothingLive | Self::NotConfigured | Self::Stranger(_) | Self::Run { .. } => {
-                Exit::Failed
-            }
+            Self::NotAllowed => Exit::NotAllowed,
+            Self::NothingLive
+            | Self::NotConfigured
+            | Self::TooMany(_)
+            | Self::Owner { .. }
+            | Self::Terminal(_)
+            | Self::NotStarted(_)
+            | Self::Old(_)
+            | Self::Cut
+            | Self::Strange { .. } => Exit::Failed,
         }
     }
 }
 
-/// Returns only when there is none.
+/// With the exit code of the console.
 pub(super) fn run(name: Option<&InstanceName>) -> Result<Exit, CliError> {
     let instance = instance::find(name)?;
-    let answer = client::ask(&instance, Method::GET, "/status", Some(ANSWER_LIMIT))?;
-    let status: Status = answer.read()?;
-    // Made by systemd, or by who runs it in the foreground: root believes that, and no keeper.
-    let directory = instance.socket.parent().unwrap_or(&instance.socket);
-    let owner = std::fs::metadata(directory).map_err(ConsoleError::NotAllowed)?;
-    Err(open(&status, owner.uid(), owner.gid())?.into())
-}
-
-/// Why it could not be run, as else it does not return.
-fn open(status: &Status, uid: u32, gid: u32) -> Result<ConsoleError, ConsoleError> {
-    let is_live = |generation: &&GenerationStatus| generation.state == "live";
-    let live = status.generations.iter().find(is_live);
-    let live = live.ok_or(ConsoleError::NothingLive)?;
-    let pid = live.workers.iter().find_map(|worker| worker.pid);
-    let pid = pid.ok_or(ConsoleError::NothingLive)?;
-    let (program, arguments) = live
-        .console
-        .split_first()
-        .ok_or(ConsoleError::NotConfigured)?;
-    let of_worker = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
-    // Anybody may read that of a process; one that just ended has none.
-    let said = std::fs::read_to_string(of_worker("status"));
-    let said = said.map_err(|_gone| ConsoleError::Stranger(pid))?;
-    if !are_all(&said, uid) {
-        return Err(ConsoleError::Stranger(pid));
-    }
-    let environment = std::fs::read(of_worker("environ")).map_err(ConsoleError::NotAllowed)?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(variables(&environment))
-        .current_dir(&live.directory);
-    if let Some(term) = std::env::var_os("TERM") {
-        command.env("TERM", term);
-    }
-    if rustix::process::geteuid().is_root() {
-        // With no other groups: std clears them.
-        command.uid(uid).gid(gid);
-    }
-    Ok(ConsoleError::Run {
-        what: super::output::printable(program),
-        source: command.exec(),
-    })
-}
-
-/// Real, effective, saved and filesystem uid of a process, proc_pid_status(5).
-fn are_all(status: &str, uid: u32) -> bool {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let mut uids = line.unwrap_or_default().split_whitespace().peekable();
-    uids.peek().is_some() && uids.all(|known| known.parse() == Ok(uid))
-}
-
-/// Of proc_pid_environ(5), but what was for the worker alone.
-fn variables(environment: &[u8]) -> Vec<(OsString, OsString)> {
-    let pair = |entry: &[u8]| {
-        let at = entry.iter().position(|byte| *byte == b'=')?;
-        let (name, value) = entry.split_at(at);
-        let is_its_own = |prefix: &str| name.starts_with(prefix.as_bytes());
-        let is_for_all = !OF_THE_WORKER.iter().any(|prefix| is_its_own(prefix));
-        let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
-        is_for_all.then(|| (text(name), text(value.get(1..).unwrap_or_default())))
+    let user = user(&instance)?;
+    let pty = Pty::open(user).map_err(ConsoleError::Terminal)?;
+    let path = path(pty.number, std::env::var("TERM").ok());
+    let mut console = Console {
+        lines: client::follow(&instance, &path).map_err(|error| too_old(error, &instance))?,
+        what: format!("POST {path}"),
+        pty,
     };
-    environment
-        .split(|byte| *byte == 0)
-        .filter_map(pair)
-        .collect()
+    let first = console.first()?;
+    if first == ConsoleStep::Began {
+        return console.sit();
+    }
+    Ok(ended(first)?)
+}
+
+/// Who must own the terminal; none: it is we. That is who owns the directory that systemd made for it, in one of
+/// root's; what the keeper says does not count.
+fn user(instance: &Instance) -> Result<Option<u32>, ConsoleError> {
+    let ours = geteuid().as_raw();
+    if instance.is_in_foreground() {
+        return Ok(None);
+    }
+    let directory = instance::system_directory(&instance.name);
+    let owner = std::fs::symlink_metadata(&directory)
+        .map_err(|source| ConsoleError::Owner { directory, source })?
+        .uid();
+    match (owner == ours, ours == 0) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(owner)),
+        (false, false) => Err(ConsoleError::NotAllowed),
+    }
+}
+
+fn path(terminal: u32, term: Option<String>) -> String {
+    match term.filter(|term| is_term(term)) {
+        Some(term) => format!("/console/{terminal}?term={term}"),
+        None => format!("/console/{terminal}"),
+    }
+}
+
+fn too_old(error: ClientError, instance: &Instance) -> CliError {
+    if let ClientError::Refused { status, .. } = &error
+        && *status == StatusCode::NOT_FOUND
+    {
+        return ConsoleError::Old(instance.name.unit()).into();
+    }
+    error.into()
+}
+
+fn ended(step: ConsoleStep) -> Result<Exit, ConsoleError> {
+    match step {
+        // As shells say it: who calls us sees 8 bits.
+        ConsoleStep::Exited { code } => Ok(Exit::Command(u8::try_from(code & 0xff).unwrap_or(1))),
+        ConsoleStep::Killed { signal } => Ok(by_signal(signal)),
+        ConsoleStep::Began | ConsoleStep::Lost => Err(ConsoleError::Cut),
+        ConsoleStep::Refused { reason, detail } => Err(match reason {
+            ConsoleRefusal::NothingLive => ConsoleError::NothingLive,
+            ConsoleRefusal::NotConfigured => ConsoleError::NotConfigured,
+            ConsoleRefusal::TooMany => ConsoleError::TooMany(detail),
+            ConsoleRefusal::Terminal | ConsoleRefusal::Failed => ConsoleError::NotStarted(detail),
+        }),
+    }
+}
+
+fn by_signal(signal: i32) -> Exit {
+    Exit::Command(u8::try_from(signal & 0x7f).unwrap_or(0) | 0x80)
+}
+
+/// One that the keeper was asked for.
+struct Console {
+    what: String,
+    lines: Lines,
+    pty: Pty,
+}
+
+impl Console {
+    /// What the keeper says within the time that it has for an answer.
+    fn first(&mut self) -> Result<ConsoleStep, CliError> {
+        let late = async { tokio::time::sleep(ANSWER_LIMIT).await };
+        match self.lines.next_unless(late)? {
+            Heard::Line(line) => Ok(self.understand(&line)?),
+            Heard::End => Err(ConsoleError::Strange {
+                what: self.what.clone(),
+                said: "no line".to_owned(),
+            }
+            .into()),
+            Heard::Stop(()) => Err(ClientError::TimedOut {
+                what: self.what.clone(),
+                limit: ANSWER_LIMIT,
+            }
+            .into()),
+        }
+    }
+
+    fn understand(&self, line: &str) -> Result<ConsoleStep, ConsoleError> {
+        client::understand(line.as_bytes()).map_err(|_| ConsoleError::Strange {
+            what: self.what.clone(),
+            said: printable(&line.chars().take(300).collect::<String>()),
+        })
+    }
+
+    /// Until it has ended, or we are told to.
+    fn sit(mut self) -> Result<Exit, CliError> {
+        let signals = self.lines.run(async { Signals::new() });
+        let mut signals = signals.map_err(ConsoleError::Terminal)?;
+        let raw = Raw::enter().map_err(ConsoleError::Terminal)?;
+        let mut told = relay::begin(&self.pty).map_err(ConsoleError::Terminal)?;
+        let stop = stop(&mut signals, &self.pty, &mut told);
+        let heard = self.lines.next_unless(stop);
+        if let Ok(Heard::Line(_)) = heard {
+            let rest = async { tokio::time::timeout(LAST_OUTPUT, told.recv()).await };
+            // Too late, or all was shown: it has ended in any case.
+            drop(self.lines.run(rest));
+        }
+        drop(raw);
+        match heard {
+            Ok(Heard::Line(line)) => Ok(ended(self.understand(&line)?)?),
+            Ok(Heard::Stop(exit)) => Ok(exit),
+            Ok(Heard::End) | Err(_) => Err(ConsoleError::Cut.into()),
+        }
+    }
+}
+
+/// What ends us, and what our terminal tells.
+struct Signals {
+    resized: Signal,
+    ends: [(SignalKind, Signal); 4],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let end = |kind| Ok::<_, io::Error>((kind, signal(kind)?));
+        Ok(Self {
+            resized: signal(SignalKind::window_change())?,
+            ends: [
+                end(SignalKind::hangup())?,
+                end(SignalKind::interrupt())?,
+                end(SignalKind::quit())?,
+                end(SignalKind::terminate())?,
+            ],
+        })
+    }
+
+    /// Which one came.
+    async fn end(ends: &mut [(SignalKind, Signal); 4]) -> SignalKind {
+        std::future::poll_fn(|cx| {
+            let mut ends = ends.iter_mut();
+            let came = ends.find_map(|(kind, it)| it.poll_recv(cx).is_ready().then_some(*kind));
+            came.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Why the console has to end before it ends by itself.
+async fn stop(signals: &mut Signals, pty: &Pty, told: &mut mpsc::Receiver<Dry>) -> Exit {
+    let Signals { resized, ends } = signals;
+    let mut is_dry = false;
+    loop {
+        tokio::select! {
+            kind = Signals::end(ends) => return by_signal(kind.as_raw_value()),
+            _ = resized.recv() => pty.follow_size(),
+            dry = told.recv(), if !is_dry => match dry {
+                Some(Dry::Unread) => return by_signal(rustix::process::Signal::PIPE.as_raw()),
+                Some(Dry::Ended) | None => is_dry = true,
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,20 +277,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_said_to_the_worker_alone_is_not_passed_on() {
-        let environment =
-            b"PATH=/bin\0PORT=1\0NOTIFY_SOCKET=/x\0LISTEN_FDS=1\0A=b=c\0WATCHDOG_USEC=1\0";
-        let names = variables(environment);
-        let expected = [("PATH", "/bin"), ("PORT", "1"), ("A", "b=c")];
-        let expected = expected.map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(names, expected);
+    fn a_console_ends_as_a_shell_says_it() {
+        let codes = [0, 3, 255].map(|code| ended(ConsoleStep::Exited { code }).unwrap().code());
+        assert_eq!(codes, [0, 3, 255]);
+        let killed = ConsoleStep::Killed { signal: 9 };
+        assert_eq!(ended(killed).unwrap().code(), 137);
+        for step in [ConsoleStep::Began, ConsoleStep::Lost] {
+            assert!(matches!(ended(step), Err(ConsoleError::Cut)));
+        }
     }
 
     #[test]
-    fn a_process_of_another_user_is_no_worker() {
-        assert!(are_all("Name:\tx\nUid:\t7\t7\t7\t7\n", 7));
-        for other in ["Uid:\t0\t0\t0\t0", "Uid:\t7\t0\t7\t7", "Uid:\t", ""] {
-            assert!(!are_all(other, 7), "{other:?}");
+    fn a_term_that_is_no_plain_word_is_not_passed_on() {
+        assert_eq!(path(7, Some("xterm".into())), "/console/7?term=xterm");
+        for term in [None, Some("a b".to_owned()), Some("x HTTP/1.1\r\n".into())] {
+            assert_eq!(path(7, term), "/console/7");
         }
     }
 }

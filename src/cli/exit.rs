@@ -23,10 +23,12 @@ pub enum Exit {
     TimedOut,
     /// 8: another deploy or rollback is at work.
     Locked,
+    /// As the console ended: by exit(3) with this code, or 128 and the number of a signal.
+    Command(u8),
 }
 
 impl Exit {
-    /// Every way to end, by code.
+    /// Every way to end, by code, but that of the console.
     pub const ALL: [Exit; 9] = [
         Exit::Done,
         Exit::Failed,
@@ -51,6 +53,7 @@ impl Exit {
             Exit::Unhealthy => 6,
             Exit::TimedOut => 7,
             Exit::Locked => 8,
+            Exit::Command(code) => code,
         }
     }
 
@@ -66,6 +69,7 @@ impl Exit {
             Exit::Unhealthy => "unhealthy",
             Exit::TimedOut => "timed-out",
             Exit::Locked => "locked",
+            Exit::Command(_) => "command",
         }
     }
 
@@ -81,6 +85,7 @@ impl Exit {
             Exit::Unhealthy => "the new generation or gapless is unhealthy, the old one serves",
             Exit::TimedOut => "out of time; gapless status shows what became of it",
             Exit::Locked => "another deploy is at work; its holder is named",
+            Exit::Command(_) => "as the console ended",
         }
     }
 }

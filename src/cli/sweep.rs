@@ -3,7 +3,7 @@
 
 use super::handover::{group_of, scope_pattern};
 use super::{CliError, Exit, SweepArgs};
-use crate::keeper::cgroup;
+use crate::keeper::{cgroup, console};
 use crate::systemd::job::{self, Job};
 use std::time::Duration;
 
@@ -16,7 +16,10 @@ pub(super) fn run(args: &SweepArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     if let Some(group) = group_of(&args.unit)? {
-        for name in cgroup::children_of(&group) {
+        for name in cgroup::children_of(&group)
+            .into_iter()
+            .chain(console::groups())
+        {
             cgroup::discard(&group.join(name));
         }
     }

@@ -88,3 +88,64 @@ fn memory() -> Option<RulesetCreated> {
         .and_then(|ruleset| ruleset.add_rule(PathBeneath::new(root, rights)))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Output};
+
+    /// What a shell comes to that runs in a cage of this kind: started by a thread that is in it, and ends there.
+    fn in_cage(script: &str, make: fn() -> Option<RulesetCreated>) -> Output {
+        std::thread::scope(|threads| {
+            let caged = threads.spawn(|| {
+                make().unwrap().no_new_privs(true).restrict_self().unwrap();
+                Command::new("/bin/sh").args(["-c", script]).output()
+            });
+            caged.join().unwrap().unwrap()
+        })
+    }
+
+    /// On a kernel that can do the whole, both kinds can be had.
+    fn kinds() -> Vec<fn() -> Option<RulesetCreated>> {
+        let all: [fn() -> Option<RulesetCreated>; 2] = [memory, scopes];
+        all.into_iter().filter(|make| make().is_some()).collect()
+    }
+
+    #[test]
+    fn either_cage_lets_an_app_rename_and_link_across_directories() {
+        for make in kinds() {
+            let script = "set -e; d=$(mktemp -d); mkdir $d/a $d/b; : >$d/a/x; mv $d/a/x $d/b/y; \
+                          ln $d/b/y $d/a/z; python3 -c \"import os; os.rename('$d/a/z', '$d/b/w')\"; \
+                          ls $d/b; rm -r $d; sleep 60 & kill $!";
+            let output = in_cage(script, make);
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(output.stdout, b"w\ny\n");
+        }
+    }
+
+    /// The test itself is outside, and as much the same user as a front would be.
+    #[test]
+    fn either_cage_closes_the_memory_of_others() {
+        let pid = std::process::id();
+        for make in kinds() {
+            for name in ["mem", "maps", "environ", "fd/0"] {
+                let open = in_cage(&format!("head -c 1 /proc/{pid}/{name}"), make);
+                assert!(!open.status.success(), "{name}: {open:?}");
+            }
+            let own = in_cage("head -c 1 /proc/self/environ", make);
+            assert!(own.status.success(), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_cage_holds_signals_back() {
+        if scopes().is_none() {
+            return;
+        }
+        let output = in_cage(&format!("kill -0 {}", std::process::id()), scopes);
+        assert!(!output.status.success(), "{output:?}");
+        if geteuid().is_root() {
+            assert_eq!(possible(), Cage::Whole);
+        }
+    }
+}

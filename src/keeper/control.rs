@@ -6,9 +6,11 @@
 pub mod socket;
 
 use super::admin::Health;
+use super::console::Wanted;
 use super::happening::{Happening, Outbox};
 use crate::api::{
-    self, HoldOutcome, LevelInUse, Released, ReloadOutcome, Rotation, Status, Step, UpgradeOutcome,
+    self, ConsoleStep, HoldOutcome, LevelInUse, Released, ReloadOutcome, Rotation, Status, Step,
+    UpgradeOutcome,
 };
 use crate::config;
 use crate::release::ReleaseId;
@@ -46,6 +48,8 @@ pub enum Asked {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// `POST /deploy/ID`
     Deploy(ReleaseId, mpsc::Sender<Step>),
+    /// `POST /console/NUMBER?term=TERM`: `[app] console` of the live generation on `/dev/pts/NUMBER`.
+    Console(Wanted),
     /// `POST /hold/TIME`: new requests wait; answered when nothing is in flight any more.
     Hold(Duration, oneshot::Sender<HoldOutcome>),
     /// `POST /resume`
@@ -69,6 +73,7 @@ pub async fn serve(door: Door, outbox: Outbox) {
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .route("/deploy/{id}", post(deploy))
+        .route("/console/{terminal}", post(console))
         .route("/hold/{time}", post(hold))
         .route("/resume", post(resume))
         .route("/drain", post(drain))
@@ -120,15 +125,33 @@ async fn deploy(
     };
     let (steps, taken) = mpsc::channel(STEPS);
     outbox.put(Happening::Asked(Asked::Deploy(id, steps))).await;
-    let body = Body::new(Lines(taken));
+    lines(taken)
+}
+
+/// The answer has a line when the console has begun, and one when it has ended.
+async fn console(
+    State(outbox): State<Outbox>,
+    extract::Path(terminal): extract::Path<String>,
+    extract::RawQuery(query): extract::RawQuery,
+) -> Response {
+    let (steps, taken) = mpsc::channel::<ConsoleStep>(STEPS);
+    match Wanted::parse(&terminal, query.as_deref(), steps) {
+        Ok(wanted) => outbox.put(Happening::Asked(Asked::Console(wanted))).await,
+        Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
+    lines(taken)
+}
+
+fn lines<T: serde::Serialize + Send + 'static>(steps: mpsc::Receiver<T>) -> Response {
+    let body = Body::new(Lines(steps));
     ([(header::CONTENT_TYPE, JSON_LINES)], body).into_response()
 }
 
-/// The steps of a deploy, a line for each. Dropped with its connection, so the keeper sees that
+/// The steps of what goes on, a line for each. Dropped with its connection, so the keeper sees that
 /// nobody listens any more.
-struct Lines(mpsc::Receiver<Step>);
+struct Lines<T>(mpsc::Receiver<T>);
 
-impl hyper::body::Body for Lines {
+impl<T: serde::Serialize> hyper::body::Body for Lines<T> {
     type Data = Bytes;
     type Error = serde_json::Error;
 

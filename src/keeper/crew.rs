@@ -12,6 +12,7 @@ use super::oom::OomKills;
 use super::plan::{Moment, Pulse};
 use super::reaper::{self, Ending};
 use super::release::Release;
+use super::spawn::Environment;
 use super::stored;
 use super::worker::{Offer, Place, RememberedWorker, Worker, WorkerError};
 use super::yard::Yard;
@@ -423,6 +424,20 @@ impl Crew {
     pub fn endpoints(&self) -> Vec<String> {
         let endpoints = self.workers().filter_map(|worker| worker.endpoint.as_ref());
         endpoints.map(ToString::to_string).collect()
+    }
+
+    /// What a console of the release gets: that of its first worker. None while nobody works.
+    pub fn environment(&self, yard: &Yard, now: Moment) -> Option<Environment> {
+        self.places.iter().find_map(|(slot, place)| {
+            place.environment_beside(&Offer {
+                generation: self.id,
+                slot: *slot,
+                release: &self.release,
+                cgroup: None,
+                yard,
+                now,
+            })
+        })
     }
 
     /// Process ids of the workers, with their slots.

@@ -95,6 +95,7 @@ impl Errand {
             directory: &self.release.app.directory,
             fds: Vec::new(),
             output: Some(writing.as_fd()),
+            tty: None,
             cgroup: self.cgroup.as_deref(),
             orphan: Orphan::Dies,
             is_caged: yard.cages(&self.release),

@@ -59,6 +59,8 @@ pub enum Happening {
     LanesAnswered,
     /// A release command ended.
     ErrandEnded(Ended),
+    /// The console of this pid ended.
+    ConsoleEnded(u32),
     /// SIGHUP.
     Reload,
     /// Files that are watched.

@@ -34,6 +34,8 @@ pub struct Spawn<'a> {
     pub fds: Vec<(&'a str, BorrowedFd<'a>)>,
     /// stdout and stderr; none: ours.
     pub output: Option<BorrowedFd<'a>>,
+    /// A terminal that becomes its controlling terminal, its stdin, stdout and stderr.
+    pub tty: Option<&'a Path>,
     /// cgroup directory to join before the program runs.
     pub cgroup: Option<&'a Path>,
     /// What becomes of the child when we die.
@@ -211,6 +213,7 @@ fn chain(what: &Spawn<'_>) -> Chain {
         },
         born_of: Some(std::process::id()),
         is_caged: what.is_caged,
+        tty: what.tty.map(Path::to_owned),
         command: what.command.clone(),
     }
 }

@@ -5,6 +5,7 @@
 
 mod adopting;
 mod birth;
+mod consoles;
 mod deploying;
 mod effects;
 mod pausing;
@@ -177,6 +178,7 @@ pub(super) struct Keeper {
     finishing: Vec<Finishing>,
     /// The process of a release command.
     errand: Option<u32>,
+    consoles: Vec<consoles::Open>,
     /// The configuration names nothing to run, and nothing is deployed.
     has_nothing: bool,
     untold: VecDeque<Untold>,
@@ -334,6 +336,7 @@ impl Keeper {
                 log_up("watchdog", notify::watchdog());
             }
             Happening::ErrandEnded(ended) => self.errand_ended(ended),
+            Happening::ConsoleEnded(pid) => self.console_ended(pid),
             Happening::Reload => self.reload_by_signal(),
             Happening::Changed(files) => self.reload_by_change(&files),
             Happening::Upgrade => self.upgrade(false, None),
@@ -358,6 +361,7 @@ impl Keeper {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
                 self.deploy(&id, steps);
             }
+            Asked::Console(wanted) => self.open_console(&wanted),
             Asked::Hold(limit, answer) => self.pause(limit, answer),
             Asked::Resume(answer) => self.resume(answer),
             Asked::Rotate(is_drained, answer) => self.rotate(is_drained, answer),
@@ -411,6 +415,7 @@ impl Keeper {
             .chain(self.crews.values().flat_map(Crew::pids))
             .chain(self.checked.and_then(|checked| checked.pid))
             .chain(self.errand)
+            .chain(self.console_pids())
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {
             tracing::debug!(pid, why = %ending, "reaped an orphan");
@@ -419,6 +424,7 @@ impl Keeper {
 
     /// The last thing: nothing of a finished keeper stays in the fd store; a left one keeps all.
     fn leave(&mut self) {
+        self.end_consoles();
         match self.end {
             Some(End::Left) => {
                 // The next one is no try: the unit was told to start what is installed.

@@ -252,6 +252,7 @@ impl Check {
             directory: Path::new("/"),
             fds: vec![(STATE, state.as_fd())],
             output: Some(writing.as_fd()),
+            tty: None,
             cgroup: None,
             orphan: Orphan::Dies,
             is_caged: false,

@@ -14,7 +14,7 @@ use super::output::{self, OutputError, Source, Tail};
 use super::plan::{Moment, Pulse};
 use super::reaper;
 use super::release::Release;
-use super::spawn::{self, Orphan, Spawn, SpawnError};
+use super::spawn::{self, Environment, Orphan, Spawn, SpawnError};
 use super::stored;
 use super::yard::Yard;
 use crate::api::WorkerStatus;
@@ -183,6 +183,7 @@ impl Place {
             directory: &release.app.directory,
             fds,
             output: Some(writing.as_fd()),
+            tty: None,
             cgroup: offer.cgroup,
             orphan: if yard.is_foreground {
                 Orphan::Dies
@@ -211,6 +212,13 @@ impl Place {
             reading,
         };
         self.attach(remembered, child.pid, fds, generation, release, yard)
+    }
+
+    /// What a console gets that talks to the worker here; none: nobody works here.
+    pub fn environment_beside(&self, offer: &Offer<'_>) -> Option<Environment> {
+        let port = self.worker.as_ref()?.port;
+        let socket = offer::socket_path(offer.yard, offer.generation, offer.slot);
+        Some(offer::environment_beside(offer, port, &socket))
     }
 
     /// Takes over the place of a worker of the previous keeper, and the worker if it lives. The

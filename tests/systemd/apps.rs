@@ -58,7 +58,10 @@ pub fn apps_not_written_for_gapless_run_unchanged(container: &mut Container) {
 /// The app cannot touch what is not its own, and its lines are found in the journal.
 pub fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     let behaviour = version("v1").with("SAY", "<4>the app says hello");
-    let console = r#"console = ["sh", "-c", "echo $(id -un) $(id -Gn) $GAPLESS_GENERATION"]"#;
+    let look = "echo $(id -un) $(id -Gn) $GAPLESS_GENERATION; \
+                grep -E 'Seccomp:|NoNewPrivs:|CapEff:' /proc/self/status; \
+                readlink /proc/self/ns/mnt; cat /proc/self/cgroup; tty";
+    let console = format!("console = ['sh', '-c', \"{look}\"]");
     container.serve_probe(&behaviour, &format!("{QUICK}\n{console}"), "");
     let fields = "-o json --output-fields=PRIORITY,MESSAGE,GAPLESS_GENERATION,_UID --no-pager";
     let lines = container.sh(&format!(
@@ -69,7 +72,7 @@ pub fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     assert!(environment.contains("GAPLESS_GENERATION="), "{environment}");
     let user = container.sh(&format!("ps -o user= -p {}", container.worker_pids()[0]));
     assert_eq!(user.trim(), "gapless");
-    assert_eq!(container.sh("gapless console").trim(), "gapless gapless 1");
+    the_console_is_within_the_unit(container);
     let another =
         container.try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups gapless console");
     assert_eq!(another.code(), 4, "{another}");
@@ -82,4 +85,23 @@ pub fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
         container.sh("stat -c %U:%G /run/gapless").trim(),
         "gapless:gapless"
     );
+}
+
+/// As the worker: its user, its sandbox, its mounts; its control group and terminal are its own.
+fn the_console_is_within_the_unit(container: &Container) {
+    let said = container.sh("gapless console");
+    let worker = container.worker_pids()[0];
+    let mounts = container.sh(&format!("readlink /proc/{worker}/ns/mnt"));
+    assert_ne!(mounts, container.sh("readlink /proc/1/ns/mnt"));
+    for part in [
+        "gapless gapless 1\n",
+        "NoNewPrivs:\t1\n",
+        "Seccomp:\t2\n",
+        "CapEff:\t0000000000000000\n",
+        mounts.as_str(),
+        "/gapless.service/console0\n",
+        "/dev/pts/",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
 }

@@ -38,9 +38,10 @@ pub struct LogsArgs {
 /// `gapless console`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Runs [app] console of the live generation on this terminal: in its directory, as the user of the app,
-with the environment of its first worker, but outside of the sandbox of the unit. For root and that
-user. The exit code is that of the console; 1, nothing is live, or no console is configured.
+Runs [app] console of the live generation within the unit: with its user and sandbox, in the directory
+of the release, with the environment of the first worker, on a terminal of its own. Only root may; in
+the foreground, also the user of gapless run. The exit code is that of the console, or 128 and the number
+of its signal; 1, nothing is live, or no console is configured.
 
 Examples:
   sudo gapless console

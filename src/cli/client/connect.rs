@@ -97,7 +97,11 @@ fn check_file(instance: &Instance, socket: &Stat, directory: &Stat) -> Result<()
         FileType::Socket => None,
         FileType::Symlink => Some("link"),
         FileType::Directory => Some("directory"),
-        _ => Some("file"),
+        FileType::RegularFile
+        | FileType::Fifo
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Some("file"),
     };
     if let Some(kind) = kind {
         return Err(distrusted(instance, Distrust::NoSocket(kind)));

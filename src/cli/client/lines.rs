@@ -59,7 +59,47 @@ async fn begin(
     Ok((sender, response))
 }
 
+/// What came first.
+pub(in crate::cli) enum Heard<T> {
+    /// The next line.
+    Line(String),
+    /// There are no more lines.
+    End,
+    /// What ends the wait.
+    Stop(T),
+}
+
 impl Lines {
+    /// Blocks until it is done; the connection waits meanwhile.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Blocks until there is a line, or until `stop` is done.
+    pub fn next_unless<T>(
+        &mut self,
+        stop: impl Future<Output = T>,
+    ) -> Result<Heard<T>, ClientError> {
+        let Self {
+            runtime,
+            body,
+            rest,
+            what,
+            ..
+        } = self;
+        let heard = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                line = next_line(body, rest) => line.map(|line| line.map_or(Heard::End, Heard::Line)),
+                stopped = stop => Ok(Heard::Stop(stopped)),
+            }
+        });
+        heard.map_err(|source| ClientError::Broken {
+            what: what.clone(),
+            source,
+        })
+    }
+
     /// Blocks until there is one; none at the end.
     pub fn next(&mut self) -> Result<Option<String>, ClientError> {
         let Self {

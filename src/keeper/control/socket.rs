@@ -77,9 +77,9 @@ fn replace<T>(path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Res
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let made = make(&fresh)?;
+    let done = make(&fresh)?;
     std::fs::rename(&fresh, path)?;
-    Ok(made)
+    Ok(done)
 }
 
 /// Sets what systemd made apart from the other sockets that it passed. Whatever is no unix socket is closed: an

@@ -87,6 +87,7 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
         directory: Path::new("/"),
         fds,
         output: None,
+        tty: None,
         cgroup: birth.cgroup,
         orphan: Orphan::LivesOn,
         is_caged: false,

@@ -4,6 +4,7 @@ use super::{Keeper, now};
 use crate::id::GenerationId;
 use crate::id::Slot;
 use crate::keeper::adoption::{Kept, Remembered};
+use crate::keeper::console;
 use crate::keeper::crew::Crew;
 use crate::keeper::fronts::{Bequest, FrontFds, RememberedFront};
 use crate::keeper::plan::Event;
@@ -146,6 +147,9 @@ impl Keeper {
                 );
                 group.discard(&name);
             }
+        }
+        for name in console::groups() {
+            group.discard(&name);
         }
     }
 

@@ -147,6 +147,7 @@ impl Keeper {
             waiters: Vec::new(),
             finishing: Vec::new(),
             errand: None,
+            consoles: Vec::new(),
             has_nothing: false,
             untold: VecDeque::new(),
             last_outcome: None,

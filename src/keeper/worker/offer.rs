@@ -39,23 +39,33 @@ pub(super) fn environment(
     socket: &Path,
     notify: &Path,
 ) -> Environment {
-    let app = &offer.release.app;
+    let mut env = environment_beside(offer, port, socket);
+    let mut set = |key: &str, value: OsString| env.insert(key.into(), value);
+    if let Some(watchdog) = offer.release.app.watchdog {
+        set("WATCHDOG_USEC", watchdog.as_micros().to_string().into());
+    }
+    set("NOTIFY_SOCKET", notify.into());
+    set("FDSTORE", deposits::PER_WORKER_MAX.to_string().into());
+    env
+}
+
+/// What a process gets that has to find the worker: all but what is said to the worker alone.
+pub(super) fn environment_beside(
+    offer: &Offer<'_>,
+    port: Option<u16>,
+    socket: &Path,
+) -> Environment {
     let mut env = environment_of_app(offer.yard, offer.release);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), value);
     if let Some(port) = port {
         set("PORT", port.to_string().into());
     }
-    if matches!(app.listen, Listen::Auto | Listen::Unix) {
+    if matches!(offer.release.app.listen, Listen::Auto | Listen::Unix) {
         set("GAPLESS_SOCKET", socket.into());
     }
-    if let Some(watchdog) = app.watchdog {
-        set("WATCHDOG_USEC", watchdog.as_micros().to_string().into());
-    }
-    set("NOTIFY_SOCKET", notify.into());
     set("GAPLESS_GENERATION", offer.generation.0.to_string().into());
     let number = offer.release.worker_number(offer.slot);
     set("GAPLESS_WORKER", number.to_string().into());
-    set("FDSTORE", deposits::PER_WORKER_MAX.to_string().into());
     env
 }
 
