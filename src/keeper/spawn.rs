@@ -6,7 +6,7 @@
 
 mod image;
 
-use crate::exec::{Chain, FIRST_FD};
+use crate::exec::{Chain, FIRST_FD, OWN_IMAGE};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use std::collections::BTreeMap;
@@ -112,11 +112,21 @@ pub enum SpawnError {
 /// [`SpawnError`]; nothing is left running then.
 pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
     let image = image::for_child(end_of(what.fds.len())).map_err(SpawnError::Fds)?;
-    let mut command = command(what, &image.path).map_err(SpawnError::Fds)?;
     let _occupied = occupy(what.fds.len()).map_err(SpawnError::Fds)?;
-    let mut child = command
-        .spawn()
-        .map_err(|source| refused(what.directory, source))?;
+    let start = |image: &Path| {
+        let mut command = command(what, image).map_err(SpawnError::Fds)?;
+        let started = command.spawn();
+        started.map_err(|source| refused(what.directory, source))
+    };
+    let mut child = match start(&image.path) {
+        // Where a security module forbids what lies in memory. If it is the directory, that is said again.
+        Err(error) if image.is_copy() => {
+            let child = start(Path::new(OWN_IMAGE))?;
+            image::give_up(&error);
+            child
+        }
+        started => started?,
+    };
     // Nobody else reaps, so the pid is still the child's, even if it has ended.
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Child {

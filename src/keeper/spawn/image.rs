@@ -8,6 +8,8 @@
 //!
 //! root reads everything, so for a keeper of root's there is no copy, and no app that is less than it.
 
+use super::SpawnError;
+use crate::causes::chain;
 use crate::exec::OWN_IMAGE;
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, memfd_create, open,
@@ -19,6 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// For its user nothing but to execute.
 const MODE: Mode = Mode::XUSR.union(Mode::XGRP).union(Mode::XOTH);
@@ -47,8 +50,26 @@ static IMAGE: OnceLock<Option<OwnedFd>> = OnceLock::new();
 pub struct Image {
     /// In the child.
     pub path: PathBuf,
-    /// Close-on-exec.
-    _open: Option<OwnedFd>,
+    /// Close-on-exec; open until the child has it.
+    held: Option<OwnedFd>,
+}
+
+/// The system does not execute it.
+static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+
+impl Image {
+    /// And not the installed one.
+    pub fn is_copy(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+/// From here on children are executed from the installed image. Said once.
+pub fn give_up(error: &SpawnError) {
+    if !IS_REFUSED.swap(true, Ordering::Relaxed) {
+        let error = chain(error);
+        tracing::warn!(%error, "fronts are born readable for the app's user, for a moment: the image in memory is not executed: {error}");
+    }
 }
 
 /// The image for a child whose fds below `end` are spoken for.
@@ -56,16 +77,17 @@ pub struct Image {
 /// # Errors
 /// When the process is out of fds.
 pub fn for_child(end: RawFd) -> io::Result<Image> {
-    let Some(image) = IMAGE.get_or_init(make) else {
+    let image = IMAGE.get_or_init(make).as_ref();
+    let Some(image) = image.filter(|_| !IS_REFUSED.load(Ordering::Relaxed)) else {
         return Ok(Image {
             path: PathBuf::from(OWN_IMAGE),
-            _open: None,
+            held: None,
         });
     };
     let open = fcntl_dupfd_cloexec(image, end)?;
     Ok(Image {
         path: PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd())),
-        _open: Some(open),
+        held: Some(open),
     })
 }
 
@@ -74,10 +96,13 @@ fn make() -> Option<OwnedFd> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
-    match copy() {
+    let own = match File::open(OWN_IMAGE) {
+        // It is unreadable already: what is born of it is as it should be.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        opened => opened,
+    };
+    match own.and_then(copy) {
         Ok(image) => Some(image),
-        // Ours is unreadable already: what is born of it is as it should be.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
         Err(error) => {
             tracing::warn!(%error, "fronts are born readable for the app's user, for a moment: no image of gapless in memory: {error}");
             None
@@ -85,8 +110,7 @@ fn make() -> Option<OwnedFd> {
     }
 }
 
-fn copy() -> io::Result<OwnedFd> {
-    let mut own = File::open(OWN_IMAGE)?;
+fn copy(mut own: File) -> io::Result<OwnedFd> {
     let mut copy = File::from(create()?);
     let whole = own.metadata()?.len();
     let loaded = loaded_bytes(&own).map_or(whole, |loaded| loaded.min(whole));
@@ -170,7 +194,7 @@ mod tests {
     /// As root, who reads everything, only what the kernel is told can be seen.
     #[test]
     fn the_copy_runs_and_nobody_may_read_or_write_it() {
-        let copy = copy().unwrap();
+        let copy = copy(File::open(OWN_IMAGE).unwrap()).unwrap();
         let metadata = File::from(copy.try_clone().unwrap()).metadata().unwrap();
         assert_eq!(metadata.mode() & 0o777, 0o111);
         assert!(metadata.len() <= std::fs::metadata(OWN_IMAGE).unwrap().len());

@@ -537,7 +537,7 @@ fn a_directory_that_is_exchanged_for_a_link_is_never_read_through() {
     }
     fs::write(secret.join("key"), "secret").unwrap();
     fs::write(from.join("d/config"), "1").unwrap();
-    std::os::unix::fs::symlink(&secret, from.join("link")).unwrap();
+    symlink(&secret, from.join("link")).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|threads| {
         threads.spawn(|| {
