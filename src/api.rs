@@ -10,6 +10,7 @@ pub use standing::{
     HOLD_MAX, HoldOutcome, HoldStatus, HoldTimeError, HoldVerdict, Rotation, parse_hold,
 };
 
+use crate::exec::cage::Cage;
 use crate::id::{FrontId, GenerationId, Slot};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ pub struct Status {
     /// Why those of the newest generation are not in force; none when they are, or it has none.
     #[serde(default)]
     pub limits_not_in_force: Option<String>,
+    /// How far the processes of the app are kept apart from those of gapless; none in the foreground.
+    #[serde(default)]
+    pub landlock: Option<Cage>,
     /// The newest upgrade, if there was one.
     #[serde(default)]
     pub last_upgrade: Option<UpgradeOutcome>,

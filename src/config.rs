@@ -88,6 +88,9 @@ pub struct AppConfig {
     /// Releases that stay in the store.
     #[serde(default = "AppConfig::keep_by_default")]
     pub keep: u32,
+    /// Its processes are apart from those of gapless, by Landlock.
+    #[serde(default = "AppConfig::landlock_by_default")]
+    pub landlock: bool,
 }
 
 /// `[app] listen`: how the app is told where to listen.

@@ -5,6 +5,7 @@
 //! does it in its own image and then becomes the app. It never returns to the caller's code: every
 //! path ends in exec or in one line on stderr and an exit code.
 
+pub mod cage;
 pub mod relay;
 mod terminal;
 
@@ -34,6 +35,8 @@ const NAMES: &str = "--names";
 const CGROUP: &str = "--cgroup";
 const DIE_WITH: &str = "--die-with";
 const BORN_OF: &str = "--born-of";
+const CAGED: &str = "--caged";
+const YES: &str = "yes";
 const TTY: &str = "--tty";
 const END_OF_OPTIONS: &str = "--";
 
@@ -50,6 +53,9 @@ pub struct Chain {
     /// The parent's pid: a command whose parent is gone before it begins is not started. Nobody
     /// could write it down.
     pub born_of: Option<u32>,
+    /// In a cage ([`cage`]): apart from the processes of gapless, which have the same user. Where it cannot be had,
+    /// that is said and survived.
+    pub is_caged: bool,
     /// The terminal that the command gets as its controlling terminal and as its standard streams.
     pub tty: Option<PathBuf>,
     /// Program (looked up in the PATH of the environment it will run in) and arguments.
@@ -135,6 +141,9 @@ impl Chain {
         if let Some(parent) = self.born_of {
             option(BORN_OF, parent.to_string().into());
         }
+        if self.is_caged {
+            option(CAGED, YES.into());
+        }
         if let Some(tty) = &self.tty {
             option(TTY, tty.into());
         }
@@ -179,6 +188,7 @@ impl Chain {
                     self.born_of = Some(parent);
                 }
             }
+            Some(CAGED) => self.is_caged = text()? == YES,
             Some(_) | None => {
                 return Err(ExecError::Arguments(format!(
                     "unknown option {}",
@@ -216,6 +226,12 @@ impl Chain {
             join(cgroup);
         }
         self.follow_parent(program)?;
+        // After all that belongs to the keeper was opened, and the last of it all.
+        if self.is_caged
+            && let Err(error) = cage::enter()
+        {
+            say(&error.to_string());
+        }
         // `exec` empties the signal mask and resets SIGPIPE; handlers of ours there are none.
         let mut command = Command::new(program);
         command.args(arguments);
@@ -343,6 +359,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x/g7".into()),
             die_with: Some(77),
             born_of: Some(77),
+            is_caged: true,
             tty: Some("/dev/pts/7".into()),
             command: vec!["node".into(), "--names".into(), "--".into()],
         }

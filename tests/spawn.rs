@@ -99,6 +99,7 @@ fn try_start(wanted: &Wanted<'_>, directory: &Path) -> Result<Started, SpawnErro
             .collect(),
         output: Some(write.as_fd()),
         tty: None,
+        is_caged: false,
         cgroup: None,
         orphan: if wanted.dies {
             Orphan::Dies
@@ -436,6 +437,7 @@ fn parent() -> ExitCode {
         fds: Vec::new(),
         output: Some(write.as_fd()),
         tty: None,
+        is_caged: false,
         cgroup: None,
         orphan: Orphan::Dies,
     })

@@ -20,6 +20,8 @@
 
 #[path = "systemd/apps.rs"]
 mod apps;
+#[path = "systemd/cage.rs"]
+mod cage;
 #[path = "systemd/control.rs"]
 mod control;
 #[path = "systemd/crowd.rs"]
@@ -45,6 +47,7 @@ mod world;
 use apps::{
     apps_not_written_for_gapless_run_unchanged, the_sandbox_and_the_journal_are_as_promised,
 };
+use cage::an_app_that_was_taken_over_touches_no_process_of_gapless;
 use control::{
     an_app_that_was_taken_over_commands_nobody, the_control_socket_comes_and_goes_with_the_service,
 };
@@ -198,6 +201,9 @@ on_both! { beside_others:
     an_app_that_was_taken_over_commands_nobody:
         on_252_an_app_that_was_taken_over_commands_nobody,
         on_257_an_app_that_was_taken_over_commands_nobody;
+    an_app_that_was_taken_over_touches_no_process_of_gapless:
+        on_252_an_app_that_was_taken_over_touches_no_process_of_gapless,
+        on_257_an_app_that_was_taken_over_touches_no_process_of_gapless;
     the_control_socket_comes_and_goes_with_the_service:
         on_252_the_control_socket_comes_and_goes_with_the_service,
         on_257_the_control_socket_comes_and_goes_with_the_service;

@@ -9,6 +9,7 @@ use crate::api::{
     FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
     WorkerStatus,
 };
+use crate::exec::cage::Cage;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use hyper::Method;
@@ -39,6 +40,19 @@ pub(super) fn exit(status: &Status) -> Exit {
     }
 }
 
+/// What of the cage of the app is not there.
+fn missing_of(cage: Cage) -> Option<&'static str> {
+    match cage {
+        Cage::Whole => None,
+        Cage::Memory => Some("the app can signal gapless; Linux 6.12 holds that back"),
+        Cage::None => Some(
+            "not in force: the app can signal gapless, and read its memory while it starts; needs Linux 5.19 with \
+             Landlock, and NoNewPrivileges= and SystemCallFilter= of the unit as they were shipped",
+        ),
+        Cage::Off => Some("off, as [app] landlock says"),
+    }
+}
+
 /// `app` names it in the next commands, where it was named in this one.
 pub(super) fn render(status: &Status, app: &str) -> String {
     let mut lines = vec![headline(status)];
@@ -50,6 +64,9 @@ pub(super) fn render(status: &Status, app: &str) -> String {
             "limits",
             &format!("not in force: {}", printable(why)),
         ));
+    }
+    if let Some(why) = status.landlock.and_then(missing_of) {
+        lines.push(field("landlock", why));
     }
     if let Some(hold) = &status.hold {
         lines.push(field("on hold", &on_hold(hold, app)));
@@ -414,6 +431,7 @@ mod tests {
             last_outcome: None,
             limits_obstacle: None,
             limits_not_in_force: None,
+            landlock: None,
             last_upgrade: None,
             drained_since_unix_seconds: None,
             served_live: None,

@@ -28,7 +28,12 @@ impl AppConfig {
             release_command: None,
             console: None,
             keep: Self::keep_by_default(),
+            landlock: Self::landlock_by_default(),
         }
+    }
+
+    pub(super) fn landlock_by_default() -> bool {
+        true
     }
 
     pub(super) fn keep_by_default() -> u32 {

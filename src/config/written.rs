@@ -74,6 +74,7 @@ pub struct AppWritten {
     pub release_command: Maybe<Vec<String>>,
     pub console: Maybe<Vec<String>>,
     pub keep: Maybe<i64>,
+    pub landlock: Maybe<bool>,
 }
 
 /// `[health]`
@@ -245,6 +246,7 @@ impl AppWritten {
                 .texts("release_command", r#"release_command = ["bin/migrate"]"#),
             console: section.texts("console", r#"console = ["bin/app", "remote"]"#),
             keep: section.number("keep", "keep = 5"),
+            landlock: section.claim("landlock", "landlock = false"),
         }
     }
 }

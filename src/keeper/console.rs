@@ -156,6 +156,8 @@ pub struct Console {
     pub env: Environment,
     /// Its terminal.
     pub tty: PathBuf,
+    /// As a worker is.
+    pub is_caged: bool,
     /// In this control group, if there is one.
     pub cgroup: Option<PathBuf>,
     /// For whoever asked.
@@ -177,6 +179,7 @@ impl Console {
             tty: Some(&self.tty),
             cgroup: self.cgroup.as_deref(),
             orphan: Orphan::Dies,
+            is_caged: self.is_caged,
         })?;
         let pid = child.pid;
         let watched = child

@@ -98,6 +98,7 @@ impl Errand {
             tty: None,
             cgroup: self.cgroup.as_deref(),
             orphan: Orphan::Dies,
+            is_caged: yard.cages(&self.release),
         })?;
         let source = Source {
             generation: self.generation,

@@ -40,6 +40,8 @@ pub struct Spawn<'a> {
     pub cgroup: Option<&'a Path>,
     /// What becomes of the child when we die.
     pub orphan: Orphan,
+    /// For what is not ours: apart from our processes.
+    pub is_caged: bool,
 }
 
 /// What becomes of a child when the keeper dies.
@@ -210,6 +212,7 @@ fn chain(what: &Spawn<'_>) -> Chain {
             Orphan::Dies => Some(std::process::id()),
         },
         born_of: Some(std::process::id()),
+        is_caged: what.is_caged,
         tty: what.tty.map(Path::to_owned),
         command: what.command.clone(),
     }

@@ -6,6 +6,7 @@ use super::listeners;
 use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
 use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
+use crate::exec::cage::{self, Cage};
 use crate::id::Slot;
 use crate::systemd::{message_id, notify};
 use std::path::Path;
@@ -65,6 +66,13 @@ impl Keeper {
             );
         }
         self.serving()
+    }
+
+    fn cage(&self) -> Option<Cage> {
+        let live = self.plan.live().and_then(|live| self.crews.get(&live.id));
+        let is_off = live.is_some_and(|crew| !crew.release.app.landlock);
+        let cage = if is_off { Cage::Off } else { cage::possible() };
+        (!self.yard.is_foreground).then_some(cage)
     }
 
     fn serving(&self) -> String {
@@ -202,6 +210,7 @@ impl Keeper {
                 .err()
                 .map(|error| error.to_string()),
             limits_not_in_force: self.unlimited.clone(),
+            landlock: self.cage(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
             drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
             served_live: self

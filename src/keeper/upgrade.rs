@@ -255,6 +255,7 @@ impl Check {
             tty: None,
             cgroup: None,
             orphan: Orphan::Dies,
+            is_caged: false,
         })?;
         Ok(Self {
             child,

@@ -190,6 +190,7 @@ impl Place {
             } else {
                 Orphan::LivesOn
             },
+            is_caged: yard.cages(release),
         })?;
         let of = |thing| stored::of_worker(generation, slot, thing);
         stored::keep(&of("pidfd"), &child.pidfd);

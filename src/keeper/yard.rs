@@ -4,6 +4,7 @@ use super::deposits::Deposits;
 use super::happening::Outbox;
 use super::oom::OomKills;
 use super::output::Output;
+use super::release::Release;
 use super::spawn::Environment;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -32,6 +33,12 @@ pub struct Yard {
 }
 
 impl Yard {
+    /// Whether what is started of this release is put into a cage. Not in the foreground: there the user runs gapless
+    /// and the app with all their own rights, and sudo in a script is to work.
+    pub fn cages(&self, release: &Release) -> bool {
+        !self.is_foreground && release.app.landlock
+    }
+
     /// RUNTIME_DIRECTORY of the app: its own, beside our sockets, and as lasting.
     pub fn app_directory(&self) -> PathBuf {
         self.runtime_directory.join("app")

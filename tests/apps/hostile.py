@@ -1,9 +1,13 @@
 """An app that was taken over: what is asked for by its path it tries with the rights of the app's user, from
 inside the sandbox, and says what came of it."""
 
+import ctypes
 import http.server
 import os
+import signal
 import socket
+import subprocess
+import tempfile
 import threading
 
 RUNTIME = "/run/gapless"
@@ -55,6 +59,93 @@ def occupy():
     return "occupied"
 
 
+def processes(word):
+    """Pids of gapless of one kind: seen by us, or named by who asks."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+        except OSError:
+            continue
+        if word in arguments[1:2] and b"gapless" in arguments[0]:
+            found.append(int(pid))
+    return found
+
+
+def on_each(pids, attack):
+    """What came of it, for each: the worst first."""
+    said = []
+    for pid in pids:
+        try:
+            said.append(f"{pid} done {attack(pid)}")
+        except OSError as error:
+            said.append(f"{pid} refused {error.strerror}")
+    return "; ".join(said) or "nobody is seen"
+
+
+def read(pid, name):
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return len(file.read(16))
+
+
+def look(pids):
+    return "; ".join(
+        on_each(pids, lambda pid, name=name: read(pid, name)) for name in ("mem", "maps", "environ", "io")
+    )
+
+
+def links(pids):
+    return on_each(pids, lambda pid: os.readlink(f"/proc/{pid}/exe") + str(len(os.listdir(f"/proc/{pid}/fd"))))
+
+
+def end(pids):
+    return on_each(pids, lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+def signal_none(pids):
+    """Only asks whether it may."""
+    return on_each(pids, lambda pid: os.kill(pid, 0))
+
+
+def stop(pids):
+    return on_each(pids, lambda pid: os.kill(pid, signal.SIGSTOP))
+
+
+def trace(pids):
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def attach(pid):
+        if libc.ptrace(16, pid, 0, 0):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return on_each(pids, attach)
+
+
+def seen(_pids):
+    return len(processes(b"serve") + processes(b"front"))
+
+
+def rename(_pids):
+    """What a cage must not break: across directories, by rename and by link."""
+    with tempfile.TemporaryDirectory() as top:
+        os.mkdir(top + "/a")
+        os.mkdir(top + "/b")
+        open(top + "/a/file", "w").close()
+        os.rename(top + "/a/file", top + "/b/file")
+        os.link(top + "/b/file", top + "/a/link")
+    return "renamed"
+
+
+def child(_pids):
+    """Nor its own children: to signal, and to look at."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        read(process.pid, "environ")
+        process.terminate()
+        return process.wait()
+
+
 heard = []
 
 
@@ -66,10 +157,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        attack = globals().get(self.path.strip("/"))
+        name, _, pids = self.path.strip("/").partition("?")
+        attack = globals().get(name)
         if callable(attack):
             try:
-                said = f"done: {attack()}"
+                named = [[int(pid) for pid in pids.split(",")]] if pids else []
+                said = f"done: {attack(*named)}"
             except OSError as error:
                 said = f"refused: {error.strerror}"
         else:

@@ -236,6 +236,10 @@ impl Container {
             "--timezone=off",
             "--link-journal=no",
         ]);
+        // nspawn refuses these to whatever runs in it, and a machine does not.
+        command.arg(
+            "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+        );
         command.arg(format!(
             "--network-namespace-path={}",
             self.network().display()

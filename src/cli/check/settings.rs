@@ -57,6 +57,7 @@ fn of_app(app: &AppConfig) -> Settings {
         ),
         ("[app] console", or_none(&shown_command(console))),
         ("[app] keep", app.keep.to_string()),
+        ("[app] landlock", app.landlock.to_string()),
     ]
 }
 

@@ -57,6 +57,7 @@ impl Meaning<'_> {
                 "name program and arguments: console = [\"bin/app\", \"remote\"]",
             ),
             keep: self.number(app.keep, KEEP, AppConfig::keep_by_default()),
+            landlock: app.landlock.map_or(default.landlock, |it| it.value),
             ..default
         }
     }

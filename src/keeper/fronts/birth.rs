@@ -90,6 +90,7 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
         tty: None,
         cgroup: birth.cgroup,
         orphan: Orphan::LivesOn,
+        is_caged: false,
     })?;
     Ok(Born {
         child,

@@ -58,6 +58,7 @@ impl Keeper {
             directory: app.directory.clone(),
             cgroup: self.console_group(&group),
             steps: wanted.steps.clone(),
+            is_caged: self.yard.cages(&crew.release),
             command,
             env,
             tty,

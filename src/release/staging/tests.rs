@@ -487,7 +487,7 @@ fn what_the_owner_of_a_directory_could_not_read_does_not_come_in() {
     }
     let scratch = Scratch::new();
     let from = scratch.0.join("theirs");
-    std::fs::create_dir(&from).unwrap();
+    fs::create_dir(&from).unwrap();
     let (theirs, other) = (Some(65_534), Some(65_533));
     chown(&from, theirs, theirs).unwrap();
     let file = from.join("file");
@@ -501,11 +501,11 @@ fn what_the_owner_of_a_directory_could_not_read_does_not_come_in() {
         (other, other, 0o600, false),
     ];
     for (number, (owner, group, mode, comes_in)) in cases.into_iter().enumerate() {
-        std::fs::write(&file, "secret").unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
         chown(&file, owner, group).unwrap();
         let to = scratch.0.join(format!("to{number}"));
-        std::fs::create_dir(&to).unwrap();
+        fs::create_dir(&to).unwrap();
         let staged = stage_path(&from, &to, None, Limits::of(&to).unwrap());
         assert_eq!(
             staged.is_ok(),
@@ -516,14 +516,14 @@ fn what_the_owner_of_a_directory_could_not_read_does_not_come_in() {
             let said = error.to_string();
             assert!(said.contains("belongs to the user 65534"), "{said}");
         }
-        std::fs::remove_file(&file).unwrap();
+        fs::remove_file(&file).unwrap();
     }
     // What is root's own, root may deploy whole.
-    std::fs::write(&file, "secret").unwrap();
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&file, "secret").unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     chown(&from, Some(0), Some(0)).unwrap();
     let to = scratch.0.join("to");
-    std::fs::create_dir(&to).unwrap();
+    fs::create_dir(&to).unwrap();
     stage_path(&from, &to, None, Limits::of(&to).unwrap()).unwrap();
 }
 
@@ -533,10 +533,10 @@ fn a_directory_that_is_exchanged_for_a_link_is_never_read_through() {
     let scratch = Scratch::new();
     let (from, secret) = (scratch.0.join("from"), scratch.0.join("secret"));
     for directory in [&from, &secret, &from.join("d")] {
-        std::fs::create_dir(directory).unwrap();
+        fs::create_dir(directory).unwrap();
     }
-    std::fs::write(secret.join("key"), "secret").unwrap();
-    std::fs::write(from.join("d/config"), "1").unwrap();
+    fs::write(secret.join("key"), "secret").unwrap();
+    fs::write(from.join("d/config"), "1").unwrap();
     std::os::unix::fs::symlink(&secret, from.join("link")).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|threads| {
@@ -551,7 +551,7 @@ fn a_directory_that_is_exchanged_for_a_link_is_never_read_through() {
         });
         for number in 0..300 {
             let to = scratch.0.join(format!("to{number}"));
-            std::fs::create_dir(&to).unwrap();
+            fs::create_dir(&to).unwrap();
             // A link that leaves is refused, and so is what was exchanged in time.
             drop(stage_path(&from, &to, None, Limits::of(&to).unwrap()));
             for place in ["d", "link"] {
@@ -587,7 +587,7 @@ fn names_that_are_too_deep_or_too_long_are_refused_in_a_short_sentence() {
     ] {
         let scratch = Scratch::new();
         let to = scratch.0.join("to");
-        std::fs::create_dir(&to).unwrap();
+        fs::create_dir(&to).unwrap();
         let mut tree = Tree::new(&to, None, Limits::of(&to).unwrap()).unwrap();
         let path = Path::new(&name);
         let refused = [
@@ -602,10 +602,6 @@ fn names_that_are_too_deep_or_too_long_are_refused_in_a_short_sentence() {
             let is_told = said.contains(what) || said.contains("is a link that leaves");
             assert!(is_told, "{said}");
         }
-        assert_eq!(
-            std::fs::read_dir(&to).unwrap().count(),
-            0,
-            "nothing was made"
-        );
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "nothing was made");
     }
 }
