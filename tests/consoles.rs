@@ -313,13 +313,26 @@ fn a_console_ends_with_who_opened_it() {
 
 #[test]
 fn a_console_ends_with_the_keeper() {
-    let mut service = with_console("trap \"\" HUP; echo begun; sleep 1000; sleep 1000");
-    let mut terminal = Terminal::console(&service);
-    terminal.shows("begun");
-    service.stop(SOON);
-    assert_eq!(terminal.ends(), 1);
-    terminal.shows("the console ended with the gapless that ran it");
-    expect_no_console(&service, "after a stop");
+    type End = fn(&mut Service);
+    let ends: [(&str, End); 3] = [
+        ("upgrade", |service| {
+            service.cli(&["upgrade"]).expect_success();
+        }),
+        ("crash", Service::kill_keeper),
+        ("stop", |service| {
+            service.stop(SOON);
+        }),
+    ];
+    let mut service =
+        with_console("trap \"\" HUP; echo begun; trap \"sleep 1000\" EXIT; sleep 1000; sleep 1000");
+    for (what, end) in ends {
+        let mut terminal = Terminal::console(&service);
+        terminal.shows("begun");
+        end(&mut service);
+        assert_eq!(terminal.ends(), 1, "{what}");
+        terminal.shows("the console ended with the gapless that ran it");
+        expect_no_console(&service, what);
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ type Refusal = (ConsoleRefusal, String);
 impl Keeper {
     pub(super) fn open_console(&mut self, wanted: &Wanted) {
         if let Err((reason, detail)) = self.try_open_console(wanted) {
-            tracing::info!(?reason, "no console was opened: {reason:?} {detail}");
+            tracing::info!(?reason, detail, "no console was opened");
             drop(
                 wanted
                     .steps
