@@ -1,6 +1,8 @@
 //! `gapless front`: becomes a front. Only a keeper starts it.
 
 use super::{CliError, Exit};
+use crate::causes;
+use crate::front::confinement;
 use crate::front::trustee::{self, Trustee};
 use crate::front::{self, FrontFds};
 use crate::keeper::spawn;
@@ -28,7 +30,8 @@ pub(super) fn run() -> Result<Exit, CliError> {
         })?;
     steps::reached(Step::Begun);
     let hardened = spawn::harden_self();
-    // Before anything here starts a thread.
+    // Before anything here starts a thread, and before the trustee, which is to have it, too.
+    let confined = confinement::confine();
     let trustee = trust(fds.slots.take(), fds.estate.take());
     steps::reached(Step::Trusted);
     let level = journal::init(&settings.log_level, &settings.name)?;
@@ -36,6 +39,13 @@ pub(super) fn run() -> Result<Exit, CliError> {
         what: "make a front unreadable",
         source,
     })?;
+    if let Err(error) = confined {
+        let error = causes::chain(&error);
+        tracing::warn!(
+            error,
+            "this front may call whatever the unit allows, serving: {error}"
+        );
+    }
     let trustee = trustee.unwrap_or_else(|error| {
         tracing::error!(%error, "no trustee for this front: if it dies, its connections die with it: {error}");
         Trustee::default()
