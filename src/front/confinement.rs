@@ -68,6 +68,14 @@ const OPENS: &[(i64, u8)] = &[(libc::SYS_openat, 2), (libc::SYS_open, 1)];
 #[cfg(not(target_arch = "x86_64"))]
 const OPENS: &[(i64, u8)] = &[(libc::SYS_openat, 2)];
 
+/// Numbers of x32 have this bit, and only a few differ in the rest: a kernel that has x32 would take
+/// the same calls by them.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+/// execve, ptrace, process_vm_readv, process_vm_writev and execveat.
+#[cfg(target_arch = "x86_64")]
+const NEVER_BY_X32: &[i64] = &[520, 521, 539, 540, 545];
+
 /// A front without its filter.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfinementError {
@@ -103,7 +111,18 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
     for (call, flags) in OPENS {
         rules.insert(*call, beyond_reading(*flags)?);
     }
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(by_x32(&rules));
     Ok(rules)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn by_x32(rules: &BTreeMap<i64, Vec<SeccompRule>>) -> BTreeMap<i64, Vec<SeccompRule>> {
+    let same = rules
+        .iter()
+        .map(|(call, rules)| (call | X32, rules.clone()));
+    let own = NEVER_BY_X32.iter().map(|call| (call | X32, Vec::new()));
+    same.chain(own).collect()
 }
 
 /// Flags that let a file be written, made or emptied: O_TRUNC empties one that is opened for reading.
