@@ -6,8 +6,8 @@ use crate::front::confinement;
 use crate::front::trustee::{self, Trustee};
 use crate::front::{self, FrontFds};
 use crate::keeper::spawn;
-use crate::link::FrontSettings;
 use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
+use crate::link::{FrontSettings, Orphaned};
 use crate::steps::{self, Step};
 use crate::systemd::given::{self, Given};
 use crate::systemd::journal;
@@ -46,6 +46,7 @@ pub(super) fn run() -> Result<Exit, CliError> {
             "this front may call whatever the unit allows, serving: {error}"
         );
     }
+    refuse_tracer(&settings)?;
     let trustee = trustee.unwrap_or_else(|error| {
         tracing::error!(%error, "no trustee for this front: if it dies, its connections die with it: {error}");
         Trustee::default()
@@ -58,6 +59,24 @@ pub(super) fn run() -> Result<Exit, CliError> {
     };
     front::run(fds, settings, Some(level))?;
     Ok(Exit::Done)
+}
+
+/// As the keeper does: where it serves on without one, it is that of a service.
+fn refuse_tracer(settings: &FrontSettings) -> Result<(), CliError> {
+    match (spawn::refuse_tracer(), settings.orphaned) {
+        (Ok(()), _) => {}
+        (Err(error), Orphaned::ServeOn) => {
+            tracing::error!(%error, "a front does not start: {error}");
+            return Err(CliError::Internal {
+                what: "keep the memory of a front to itself",
+                source: error,
+            });
+        }
+        (Err(error), Orphaned::EndAll) => {
+            tracing::warn!(%error, "the memory of a front is open: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// A keeper of an older gapless passes nothing to trust anybody with.
