@@ -231,6 +231,13 @@ mod tests {
 
     #[test]
     fn a_link_outlives_too_many_fds_in_flight() {
+        // Root's other threads have no such limit. Those of another user would be refused meanwhile, and
+        // some of them are other tests.
+        if !rustix::process::geteuid().is_root() {
+            let must = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!must, "fds in flight are tried as root only");
+            return eprintln!("*** not root: too many fds in flight are NOT tried");
+        }
         let apart = std::thread::spawn(|| {
             without_capabilities();
             let runtime = tokio::runtime::Builder::new_current_thread()
