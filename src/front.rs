@@ -10,6 +10,7 @@ mod access;
 mod addresses;
 mod body;
 mod claims;
+pub mod confinement;
 mod connection;
 mod descriptors;
 mod exchange;

@@ -15,7 +15,7 @@ pub use histogram::{Histogram, LIFECYCLE_BOUNDS, REQUEST_BOUNDS};
 pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Target, ToFront};
 pub use settings::{FrontSettings, Orphaned};
 
-use seqpacket::{Incoming, Seqpacket};
+use seqpacket::{FLIGHT_DELAY, FLIGHT_TRIES, Incoming, Seqpacket, is_for_now};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 use std::marker::PhantomData;
@@ -75,16 +75,26 @@ impl<S: Serialize, R: DeserializeOwned> Link<S, R> {
         })
     }
 
-    /// Waits for room in the socket, then sends. Cancel-safe: sent whole or not at all.
+    /// Waits for room in the socket, then sends; what the kernel does not take for now is tried again
+    /// for a minute. Cancel-safe: sent whole or not at all.
     ///
     /// # Errors
     /// [`LinkError::Ended`] when nobody is there to read it.
     pub async fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
         let bytes = encode(message)?;
-        self.socket
-            .send(&bytes, fds)
-            .await
-            .map_err(LinkError::from_io)
+        for tries in 0..FLIGHT_TRIES {
+            match self.socket.send(&bytes, fds).await {
+                Err(error) if is_for_now(&error) => {
+                    if tries == 0 && !fds.is_empty() {
+                        tracing::warn!(%error, "a front is told later, the app has too many file descriptors on their way over its sockets; let them be read, or raise LimitNOFILE= of the service: {error}");
+                    }
+                    tokio::time::sleep(FLIGHT_DELAY).await;
+                }
+                sent => return sent.map_err(LinkError::from_io),
+            }
+        }
+        let sent = self.socket.send(&bytes, fds).await;
+        sent.map_err(LinkError::from_io)
     }
 
     /// Sends if there is room at once; `false` when the socket is full (the other end is slow or
@@ -96,7 +106,9 @@ impl<S: Serialize, R: DeserializeOwned> Link<S, R> {
         let bytes = encode(message)?;
         match self.socket.try_send(&bytes, fds) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_for_now(&error) => {
+                Ok(false)
+            }
             Err(error) => Err(LinkError::from_io(error)),
         }
     }
@@ -168,6 +180,73 @@ mod tests {
         let (message, fds) = front.receive().await.unwrap();
         assert_eq!(message, ToFront::Retire);
         assert_eq!(fds.len(), 1);
+    }
+
+    /// For this thread the kernel's limit holds, as for the user of a service.
+    fn without_capabilities() {
+        let none = rustix::thread::CapabilitySet::empty();
+        let none = rustix::thread::CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+    }
+
+    /// As many fds on their way as the kernel allows, and what they are in.
+    fn all_that_may_be_in_flight() -> Vec<(OwnedFd, OwnedFd)> {
+        let (one, _other) = pair().unwrap();
+        let fds = vec![one.as_fd(); seqpacket::FDS_MAX];
+        let mut hog = vec![pair().unwrap()];
+        for _ in 0..100_000 {
+            let (to, _) = hog.last().unwrap();
+            match seqpacket::send_now(to.as_fd(), b"x", &fds) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    hog.push(pair().unwrap());
+                }
+                Err(error) => {
+                    assert!(is_for_now(&error), "{error}");
+                    return hog;
+                }
+            }
+        }
+        panic!("so many fds in flight, and no limit");
+    }
+
+    async fn sent_only_when_fewer_are_in_flight() {
+        let (keeper, front) = linked();
+        let (extra, _other) = pair().unwrap();
+        let hog = all_that_may_be_in_flight();
+        assert!(!keeper.try_send(&ToFront::Retire, &[extra.as_fd()]).unwrap());
+        let fds = [extra.as_fd()];
+        let mut send = std::pin::pin!(keeper.send(&ToFront::Retire, &fds));
+        let early = tokio::time::timeout(3 * FLIGHT_DELAY, &mut send).await;
+        assert!(early.is_err(), "{early:?}");
+        drop(hog);
+        send.await.unwrap();
+        let (message, fds) = front.receive().await.unwrap();
+        assert_eq!((message, fds.len()), (ToFront::Retire, 1));
+    }
+
+    #[test]
+    fn a_link_outlives_too_many_fds_in_flight() {
+        // Root's other threads have no such limit. Those of another user would be refused meanwhile, and
+        // some of them are other tests.
+        if !rustix::process::geteuid().is_root() {
+            let must = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!must, "fds in flight are tried as root only");
+            return eprintln!("*** not root: too many fds in flight are NOT tried");
+        }
+        let apart = std::thread::spawn(|| {
+            without_capabilities();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(sent_only_when_fewer_are_in_flight());
+        });
+        apart.join().unwrap();
     }
 
     #[tokio::test]

@@ -11,6 +11,8 @@
 
 #[path = "front/clients.rs"]
 mod clients;
+#[path = "front/confinement.rs"]
+mod confinement;
 #[path = "front/connect.rs"]
 mod connect;
 #[path = "front/generations.rs"]

@@ -157,6 +157,35 @@ fn what_was_read_in_part_is_reset_and_what_is_settled_is_served() {
     service.until("connections_settled", &[], 2.0);
 }
 
+/// The last word of each line of /proc/PID/status that begins with `key`, one for each thread.
+fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let value = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+        let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(value.trim().to_owned())
+    };
+    tasks.filter_map(|task| value(task.unwrap())).collect()
+}
+
+#[test]
+fn a_front_and_its_trustee_are_confined_and_the_app_is_not() {
+    let service = Service::probe(&version("v1"), QUICK, "");
+    let front = serving(&service, 0, 0);
+    let mut all = service.all_processes().into_iter();
+    let trustee = all.find(Seen::is_trustee).unwrap();
+    for pid in [front.pid, trustee.pid] {
+        let modes = of_each_thread(pid, "Seccomp:");
+        // 2 is "by a filter", proc(5).
+        let are_all = !modes.is_empty() && modes.iter().all(|mode| mode == "2");
+        assert!(are_all, "{pid}: {modes:?}");
+    }
+    let own = of_each_thread(std::process::id(), "Seccomp:");
+    let worker = service.status().generations[0].workers[0].pid;
+    let modes = of_each_thread(worker.unwrap(), "Seccomp:");
+    assert!(modes.iter().all(|mode| *mode == own[0]), "{modes:?}");
+}
+
 #[test]
 fn what_a_proxy_header_said_is_known_to_the_next_front() {
     let proxied = "[http]\nproxy_protocol = \"require\"\ntrusted_proxies = [\"127.0.0.1\"]";

@@ -1,11 +1,13 @@
 //! `gapless front`: becomes a front. Only a keeper starts it.
 
 use super::{CliError, Exit};
+use crate::causes;
+use crate::front::confinement;
 use crate::front::trustee::{self, Trustee};
 use crate::front::{self, FrontFds};
 use crate::keeper::spawn;
-use crate::link::FrontSettings;
 use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
+use crate::link::{FrontSettings, Orphaned};
 use crate::steps::{self, Step};
 use crate::systemd::given::{self, Given};
 use crate::systemd::journal;
@@ -28,7 +30,8 @@ pub(super) fn run() -> Result<Exit, CliError> {
         })?;
     steps::reached(Step::Begun);
     let hardened = spawn::harden_self();
-    // Before anything here starts a thread.
+    // Before anything here starts a thread, and before the trustee, which is to have it, too.
+    let confined = confinement::confine();
     let trustee = trust(fds.slots.take(), fds.estate.take());
     steps::reached(Step::Trusted);
     let level = journal::init(&settings.log_level, &settings.name)?;
@@ -36,6 +39,14 @@ pub(super) fn run() -> Result<Exit, CliError> {
         what: "make a front unreadable",
         source,
     })?;
+    if let Err(error) = confined {
+        let error = causes::chain(&error);
+        tracing::warn!(
+            error,
+            "this front may call whatever the unit allows, serving: {error}"
+        );
+    }
+    refuse_tracer(&settings)?;
     let trustee = trustee.unwrap_or_else(|error| {
         tracing::error!(%error, "no trustee for this front: if it dies, its connections die with it: {error}");
         Trustee::default()
@@ -48,6 +59,24 @@ pub(super) fn run() -> Result<Exit, CliError> {
     };
     front::run(fds, settings, Some(level))?;
     Ok(Exit::Done)
+}
+
+/// As the keeper does: where it serves on without one, it is that of a service.
+fn refuse_tracer(settings: &FrontSettings) -> Result<(), CliError> {
+    match (spawn::refuse_tracer(), settings.orphaned) {
+        (Ok(()), _) => {}
+        (Err(error), Orphaned::ServeOn) => {
+            tracing::error!(%error, "a front does not start: {error}");
+            return Err(CliError::Internal {
+                what: "keep the memory of a front to itself",
+                source: error,
+            });
+        }
+        (Err(error), Orphaned::EndAll) => {
+            tracing::warn!(%error, "the memory of a front is open: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// A keeper of an older gapless passes nothing to trust anybody with.

@@ -12,14 +12,13 @@ use super::lane::{Event, Gift, LaneState, LaneThread, Mode, Order};
 use super::outbox::Outbox;
 use super::parcel::{Outgoing, Parked};
 use super::trustee::Slots;
-use crate::link::seqpacket::Seqpacket;
+use crate::link::seqpacket::{FLIGHT_DELAY, Seqpacket, is_for_now};
 use crate::link::{
     Cell as CellOrder, FromFront, FrontEnd, FrontSettings, LinkError, Orphaned, Report, ToFront,
 };
 use crate::steps::{self, Step};
 use crate::systemd::journal::Level;
 use crate::usage::{self, Usage};
-use rustix::io::Errno;
 use states::{States, superseded};
 use std::collections::VecDeque;
 use std::io;
@@ -34,10 +33,6 @@ use wires::{end_workers, order, receive, receive_parcel, say, send_parcel};
 
 /// Between two reports while something changes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The kernel limits fds in flight per user (unix(7), ETOOMANYREFS): they become fewer as the
-/// other end reads, and nobody tells us.
-const FLIGHT_DELAY: Duration = Duration::from_millis(20);
 
 /// Between two lines about connections that were shed.
 const SHED_NEWS: Duration = Duration::from_secs(10);
@@ -320,10 +315,7 @@ impl Hub {
     }
 
     async fn parcel_failed(&mut self, error: &io::Error) {
-        let errno = Errno::from_io_error(error);
-        if errno
-            .is_some_and(|errno| [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM].contains(&errno))
-        {
+        if is_for_now(error) {
             tracing::debug!(%error, retry = ?FLIGHT_DELAY, "too many connections in flight");
             tokio::time::sleep(FLIGHT_DELAY).await;
             return;

@@ -10,7 +10,7 @@ mod slots;
 pub(super) use slots::{Berth, Slot, Slots};
 
 use super::parcel::{self, Parked};
-use crate::link::seqpacket;
+use crate::link::seqpacket::{self, FLIGHT_DELAY, FLIGHT_TRIES, is_for_now};
 use crate::steps::{self, Step};
 use crate::systemd::given;
 use hyper::body::Bytes;
@@ -32,12 +32,6 @@ const TAKEN_WITHIN: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };
-
-/// As for any parcel: what is in flight becomes less, and nobody tells us.
-const FLIGHT_DELAY: Duration = Duration::from_millis(20);
-
-/// Of [`FLIGHT_DELAY`].
-const FLIGHT_TRIES: u32 = 3000;
 
 /// The trustee of this process, if it has one.
 #[derive(Debug, Default)]
@@ -172,7 +166,7 @@ fn send(estate: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<
         match Errno::from_io_error(&error) {
             Some(Errno::AGAIN) => await_room(estate)?,
             Some(Errno::INTR) => {}
-            Some(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) if tries < FLIGHT_TRIES => {
+            Some(_) if is_for_now(&error) && tries < FLIGHT_TRIES => {
                 tries += 1;
                 std::thread::sleep(FLIGHT_DELAY);
             }

@@ -6,16 +6,20 @@
 //! A generation that never was live changes nothing for another: until it is, only its own workers
 //! get what it stores, and what it removes is only marked. One that another superseded is not heard.
 
+mod refusals;
+
 use super::happening::WorkerLife;
 use super::notice::Keeping;
 use super::stored;
 use crate::id::GenerationId;
+use refusals::Refusals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use tokio::time::Instant;
 
 /// A worker may keep so many fds; as FDSTORE it knows.
 pub const PER_WORKER_MAX: usize = 64;
@@ -124,10 +128,12 @@ pub struct Deposits {
     all: RefCell<Vec<Deposit>>,
     /// The newest generation that was live.
     live: Cell<GenerationId>,
+    refusals: RefCell<Refusals>,
 }
 
 impl Deposits {
-    /// Does what a worker of this number said, and logs what is refused: it hears no answer.
+    /// Does what a worker of this number said, and logs what is refused, within
+    /// bounds: it hears no answer.
     pub fn heed(&self, who: WorkerLife, worker: u32, keeping: Keeping) {
         let (id, slot) = (who.generation, who.slot);
         let owner = Owner {
@@ -145,8 +151,11 @@ impl Deposits {
                 .try_for_each(|fd| self.put(owner, &name, is_polled, fd))
                 .map_err(|error| (name, error)),
         };
-        if let Err((name, error)) = done {
-            tracing::warn!(generation = %id, worker = %slot, fd.name = name.escape_debug().to_string(), %error, "{id} {slot} asks for what is not done with the fds that it keeps: {error}");
+        if let Err((name, error)) = done
+            && let Some(line) = self.refusals.borrow_mut().count(worker, Instant::now())
+        {
+            let note = line.note();
+            tracing::warn!(generation = %id, worker = %slot, fd.name = name.escape_debug().to_string(), unsaid = line.unsaid, %error, "{id} {slot} asks for what is not done with the fds that it keeps: {error}{note}");
         }
     }
 

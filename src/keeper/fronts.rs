@@ -112,6 +112,8 @@ struct Front {
     keeps_tunnels: bool,
     is_cut: bool,
     letters: mpsc::Sender<Letter>,
+    /// One of them is on its way, and may wait for room.
+    is_speaking: Rc<std::cell::Cell<bool>>,
     /// None: it is of an older gapless, and its connections die with it.
     bequest: Option<Bequest>,
     /// None: adopted, and it has not spoken yet, so anything may be leased.
@@ -256,7 +258,8 @@ impl Fronts {
         let mut tasks = JoinSet::new();
         let link: Rc<KeeperEnd> = Rc::new(Link::new(link)?);
         tasks.spawn_local(wires::listen(id, Rc::clone(&link), self.outbox.clone()));
-        tasks.spawn_local(wires::speak(id, link, inbox));
+        let is_speaking = Rc::new(std::cell::Cell::new(false));
+        tasks.spawn_local(wires::speak(id, link, inbox, Rc::clone(&is_speaking)));
         let watched = poll::watch(pidfd.try_clone()?)?;
         tasks.spawn_local(wires::watch_end(id, watched, pid, self.outbox.clone()));
         let front = Front {
@@ -275,6 +278,7 @@ impl Fronts {
             keeps_tunnels,
             is_cut: false,
             letters,
+            is_speaking,
             bequest,
             report,
             _tasks: tasks,

@@ -5,6 +5,9 @@
 //! the parent thread.
 
 mod image;
+mod tracer;
+
+pub use tracer::refuse_tracer;
 
 use crate::exec::{Chain, FIRST_FD, OWN_IMAGE};
 use command_fds::{CommandFdExt, FdMapping};

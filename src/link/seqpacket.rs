@@ -1,6 +1,7 @@
 //! SOCK_SEQPACKET on tokio: messages of up to [`BYTES_MAX`] bytes and [`FDS_MAX`] fds.
 
 use rustix::cmsg_space;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -9,6 +10,7 @@ use rustix::net::{
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -17,6 +19,12 @@ pub const BYTES_MAX: usize = 128 * 1024;
 
 /// Most fds in one message: SCM_MAX_FD of the kernel, unix(7).
 pub const FDS_MAX: usize = 253;
+
+/// Nobody tells when [`is_for_now`] is over, so it is tried again after so long.
+pub const FLIGHT_DELAY: Duration = Duration::from_millis(20);
+
+/// Of [`FLIGHT_DELAY`]: a minute.
+pub const FLIGHT_TRIES: u32 = 3000;
 
 /// A message as it came.
 #[derive(Debug)]
@@ -104,6 +112,13 @@ impl AsFd for Seqpacket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// What was not sent can be sent later: memory is short, or too many fds of this user are in flight, which
+/// the kernel counts over all of its processes (unix(7), ETOOMANYREFS), the app's as well.
+pub fn is_for_now(error: &io::Error) -> bool {
+    let errnos = [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// Sends now or says `WouldBlock`, on a socket that no runtime knows.

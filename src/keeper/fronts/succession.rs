@@ -97,7 +97,10 @@ impl Fronts {
     /// Nothing waits to be told to any front.
     pub fn has_said_all(&self) -> bool {
         let mut fronts = self.living.values();
-        fronts.all(|front| front.letters.capacity() == QUEUE && front.bequeathing.is_empty())
+        fronts.all(|front| {
+            let has_letters = front.letters.capacity() != QUEUE || front.is_speaking.get();
+            !has_letters && front.bequeathing.is_empty()
+        })
     }
 
     /// A front is on its way to serve.

@@ -6,6 +6,7 @@ use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::reaper::{self, Ending};
 use crate::link::{KeeperEnd, LinkError, ToFront};
 use crate::steps::{self, Step};
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
@@ -36,10 +37,18 @@ pub(super) async fn listen(id: FrontId, link: Rc<KeeperEnd>, outbox: Outbox) {
     }
 }
 
-pub(super) async fn speak(id: FrontId, link: Rc<KeeperEnd>, mut letters: mpsc::Receiver<Letter>) {
+pub(super) async fn speak(
+    id: FrontId,
+    link: Rc<KeeperEnd>,
+    mut letters: mpsc::Receiver<Letter>,
+    is_speaking: Rc<Cell<bool>>,
+) {
     while let Some((message, fds)) = letters.recv().await {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = link.send(&message, &borrowed).await {
+        is_speaking.set(true);
+        let sent = link.send(&message, &borrowed).await;
+        is_speaking.set(false);
+        if let Err(error) = sent {
             tracing::debug!(front = %id, %error, "front did not take a message, it is ending");
             return;
         }

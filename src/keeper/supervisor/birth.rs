@@ -37,6 +37,21 @@ use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 
+/// Who develops an app may look on; who was given the app of a service may not.
+fn refuse_tracer(mode: &Mode) -> Result<(), KeeperError> {
+    match (spawn::refuse_tracer(), mode) {
+        (Ok(()), _) => Ok(()),
+        (Err(error), Mode::Systemd) => {
+            tracing::error!(%error, "not starting: {error}");
+            Err(KeeperError::System("keep its memory to itself", error))
+        }
+        (Err(error), Mode::Foreground { .. }) => {
+            tracing::warn!(%error, "the memory of the keeper is open: {error}");
+            Ok(())
+        }
+    }
+}
+
 /// Serves until it is told to stop.
 ///
 /// # Errors
@@ -60,6 +75,7 @@ pub fn run(options: Options) -> Result<(), KeeperError> {
     // Until they are heard, and never by another thread: see `relay`.
     relay::hold().map_err(|error| KeeperError::System("hold back signals", error))?;
     spawn::harden_self().map_err(|error| KeeperError::System("make itself unreadable", error))?;
+    refuse_tracer(&options.mode)?;
     reaper::become_subreaper()
         .map_err(|error| KeeperError::System("become the reaper of its workers", error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
