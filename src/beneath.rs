@@ -23,11 +23,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -219,15 +219,15 @@ impl Directory {
                 continue;
             }
             let name = OsString::from_vec(name.to_vec());
-            let kind = match entry.file_type() {
-                // Some file systems do not say.
-                FileType::Unknown => match self.stat(&name) {
+            let mut kind = entry.file_type();
+            // Some file systems do not say.
+            if kind == FileType::Unknown {
+                kind = match self.stat(&name) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
-                },
-                known => known,
-            };
+                };
+            }
             found.push(Entry { name, kind });
         }
         Ok(found)
@@ -255,7 +255,7 @@ impl Directory {
     /// As readlinkat(2): EINVAL where it is no link.
     pub fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
         let target = readlinkat(&self.fd, name, Vec::new())?;
-        Ok(path_of(target))
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
     /// # Errors
@@ -307,10 +307,6 @@ impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-fn path_of(target: CString) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(target.as_bytes()))
 }
 
 #[cfg(test)]

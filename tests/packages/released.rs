@@ -37,6 +37,7 @@ fn is_commanded(container: &Container) {
     container.systemctl("reload gapless.service gapless@shop.service");
 }
 
+#[expect(clippy::print_stderr, reason = "what is not tried is said")]
 fn upgrades_from_the_released_version_and_back_lose_nothing(base: &str) {
     let Some(released) = released() else {
         eprintln!(
