@@ -266,6 +266,16 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    /// As it is to be reached now: the socket of systemd comes and goes with the service.
+    pub fn now(&self) -> Self {
+        let places = Places::of_this_process();
+        if places.is_of_service(self) {
+            places.of_service(&self.name)
+        } else {
+            self.clone()
+        }
+    }
+
     /// Of `gapless run`: it has no unit, no entries in the journal, and no file below `/etc`.
     pub fn is_in_foreground(&self) -> bool {
         !Places::of_this_process().is_of_service(self)

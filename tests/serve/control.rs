@@ -55,7 +55,12 @@ fn commands_come_by_the_socket_of_systemd_over_crash_upgrade_and_restart() {
     service.kill_keeper();
     service.cli(&["status"]).expect_success();
     assert_eq!(std::fs::read_link(&own).unwrap(), path);
+    // Whoever waits for the service to come back finds the socket that comes with it.
+    std::fs::remove_file(&path).unwrap();
+    let asked = service.cli(&["status"]);
+    assert_ne!(asked.code(), 0, "{asked}");
     service.stop(SOON);
+    service.give_again("control", UnixListener::bind(&path).unwrap().into());
     service.start();
     service.wait_ready();
     service.cli(&["status"]).expect_success();

@@ -81,6 +81,13 @@ pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Contai
     let asked = container.try_sh("gapless status");
     assert_eq!(asked.code(), 3, "{asked}");
     assert_eq!(container.property("ActiveState"), "inactive");
+    // A deploy starts it, and finds the socket that comes with it.
+    container.sh("mkdir /root/app && cp /srv/apps/hostile.py /root/app && sed -i /^directory/d /etc/gapless/gapless.toml");
+    container.sh(
+        "sed -i 's,/srv/apps/,,' /etc/gapless/gapless.toml && cd /root && gapless deploy ./app",
+    );
+    container.sh("gapless status");
+    container.systemctl("stop gapless.service");
     // The first request starts it again, and with it the socket.
     assert_eq!(container.get("/"), "harmless v1");
     container.sh("gapless status");

@@ -125,6 +125,12 @@ impl Service {
         self.given.push((name.into(), fd));
     }
 
+    /// The same in place of what was passed by this name.
+    pub fn give_again(&mut self, name: &str, fd: OwnedFd) {
+        self.given.retain(|(known, _)| known != name);
+        self.give(name, fd);
+    }
+
     /// A variable of the unit's Environment=.
     pub fn set(&mut self, key: &str, value: &str) {
         self.environment.insert(key.into(), value.into());

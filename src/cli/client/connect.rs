@@ -60,6 +60,7 @@ pub(super) async fn connect(
     what: &str,
     limit: Duration,
 ) -> Result<UnixStream, ClientError> {
+    let instance = &instance.now();
     let failed = |error| refused(instance, error);
     let (socket, directory) = look(&instance.socket).map_err(failed)?;
     check_file(
