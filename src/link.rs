@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "what is not tried is said")]
     fn a_link_outlives_too_many_fds_in_flight() {
         // Root's other threads have no such limit. Those of another user would be refused meanwhile, and
         // some of them are other tests.
