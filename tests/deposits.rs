@@ -133,6 +133,12 @@ fn what_is_removed_or_too_much_does_not_come_back() {
     restart(&mut service);
     assert_eq!(ask(&service, "/").door, first.door);
     assert_eq!(service.status().generations[0].workers[0].kept.len(), 64);
+    let journal = service.journal();
+    assert_eq!(
+        journal.matches("it keeps 64 fds already").count(),
+        5,
+        "the rest is only counted"
+    );
 }
 
 #[test]

@@ -55,6 +55,12 @@ pub fn apps_not_written_for_gapless_run_unchanged(container: &mut Container) {
     what_it_keeps_outlives_everything_but_a_stop(container);
 }
 
+/// Those of the unit, and in a front one more, proc(5).
+fn filters(container: &Container, pid: u32) -> u32 {
+    let said = container.sh(&format!("grep '^Seccomp_filters:' /proc/{pid}/status"));
+    said.split_whitespace().last().unwrap().parse().unwrap()
+}
+
 /// The app cannot touch what is not its own, and its lines are found in the journal.
 pub fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     let behaviour = version("v1").with("SAY", "<4>the app says hello");
@@ -70,6 +76,10 @@ pub fn the_sandbox_and_the_journal_are_as_promised(container: &mut Container) {
     assert!(lines.contains("\"PRIORITY\":\"4\""), "{lines}");
     let environment = container.get("/env");
     assert!(environment.contains("GAPLESS_GENERATION="), "{environment}");
+    let of_keeper = filters(container, container.main_pid().unwrap());
+    let of_front = filters(container, container.status().fronts[0].pid);
+    let of_app = filters(container, container.worker_pids()[0]);
+    assert_eq!((of_front, of_app), (of_keeper + 1, of_keeper));
     let user = container.sh(&format!("ps -o user= -p {}", container.worker_pids()[0]));
     assert_eq!(user.trim(), "gapless");
     the_console_is_within_the_unit(container);
