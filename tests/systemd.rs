@@ -49,7 +49,8 @@ use apps::{
 };
 use cage::an_app_that_was_taken_over_touches_no_process_of_gapless;
 use control::{
-    an_app_that_was_taken_over_commands_nobody, the_control_socket_comes_and_goes_with_the_service,
+    an_app_that_was_taken_over_commands_nobody, no_process_of_an_app_outlives_a_stop,
+    the_control_socket_comes_and_goes_with_the_service,
 };
 use crowd::thousands_of_idle_connections_move_and_systemd_answers_meanwhile;
 use diagnosis::bad_apps_are_named_and_nobody_notices;
@@ -204,6 +205,9 @@ on_both! { beside_others:
     an_app_that_was_taken_over_touches_no_process_of_gapless:
         on_252_an_app_that_was_taken_over_touches_no_process_of_gapless,
         on_257_an_app_that_was_taken_over_touches_no_process_of_gapless;
+    no_process_of_an_app_outlives_a_stop:
+        on_252_no_process_of_an_app_outlives_a_stop,
+        on_257_no_process_of_an_app_outlives_a_stop;
     the_control_socket_comes_and_goes_with_the_service:
         on_252_the_control_socket_comes_and_goes_with_the_service,
         on_257_the_control_socket_comes_and_goes_with_the_service;

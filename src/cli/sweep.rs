@@ -3,7 +3,7 @@
 
 use super::handover::{group_of, scope_pattern};
 use super::{CliError, Exit, SweepArgs};
-use crate::keeper::{cgroup, console};
+use crate::keeper::cgroup;
 use crate::systemd::job::{self, Job};
 use std::time::Duration;
 
@@ -16,12 +16,8 @@ pub(super) fn run(args: &SweepArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     if let Some(group) = group_of(&args.unit)? {
-        for name in cgroup::children_of(&group)
-            .into_iter()
-            .chain(console::groups())
-        {
-            cgroup::discard(&group.join(name));
-        }
+        // Also what the app put elsewhere than where the keeper had put it.
+        cgroup::end_all_but(&group, std::process::id());
     }
     job::stop_units(&scope_pattern(&args.unit), SCOPE_STOP_LIMIT)?;
     Ok(Exit::Done)

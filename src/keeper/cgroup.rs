@@ -135,6 +135,27 @@ pub fn discard(group: &Path) {
     }
 }
 
+/// Ends all that is in a group and below, wherever its owner put it, but one process. At a stop, for root, once the
+/// keeper is gone.
+pub fn end_all_but(group: &Path, spared: u32) {
+    for _ in 0..KILL_ROUNDS {
+        let is_spared = |path: &PathBuf| processes_below(path).contains(&spared);
+        children(group)
+            .filter(|path| !is_spared(path))
+            .for_each(|path| discard(&path));
+        let mut left = processes_below(group);
+        left.retain(|pid| *pid != spared);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            if let Err(error) = kill(pid) {
+                tracing::warn!(pid, %error, "cannot end process {pid}: {error}");
+            }
+        }
+    }
+}
+
 /// The group of a process, if it is called `name`: after a restart of the unit it is no longer
 /// where it was made.
 pub fn of_process(pid: u32, name: &str) -> Option<PathBuf> {

@@ -146,6 +146,20 @@ def child(_pids):
         return process.wait()
 
 
+def hide():
+    """Processes in control groups that gapless did not make, and in the one of the unit itself."""
+    with open("/proc/self/cgroup") as file:
+        own = next(line.split("::")[1].strip() for line in file if line.startswith("0::"))
+    unit = "/sys/fs/cgroup" + os.path.dirname(own)
+    deep = unit + "/odd name" + "/d" * 8
+    os.makedirs(deep)
+    for place in (unit, unit + "/odd name", deep):
+        hidden = subprocess.Popen(["sleep", "100000"], start_new_session=True)
+        with open(place + "/cgroup.procs", "w") as file:
+            file.write(str(hidden.pid))
+    return "hidden"
+
+
 heard = []
 
 

@@ -38,7 +38,7 @@ def status():
     """None between two keepers."""
     with socket.socket(socket.AF_UNIX) as control:
         try:
-            control.connect("/run/gapless/control.sock")
+            control.connect("/run/gapless-control/gapless.sock")
             control.sendall(b"GET /status HTTP/1.0\r\nHost: x\r\n\r\n")
             answer = b"".join(iter(lambda: control.recv(65536), b""))
         except OSError:

@@ -51,7 +51,7 @@ tell "kept: keeper $([ "$keeper" = "$(systemctl show --property MainPID --value 
 tell "metric: $(python3 - <<'P'
 import socket
 s = socket.socket(socket.AF_UNIX)
-s.connect("/run/gapless/control.sock")
+s.connect("/run/gapless-control/gapless.sock")
 s.sendall(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n")
 text = b""
 while piece := s.recv(65536):

@@ -270,7 +270,7 @@ impl<'a> Instance<'a> {
     }
 
     fn scrape(&self) -> Scrape {
-        let socket = format!("/run/gapless@{}/control.sock", self.example.name);
+        let socket = format!("/run/gapless-control/{}.sock", self.example.name);
         Scrape(get_unix(&self.container.reach(&socket), "/metrics").expect_ok())
     }
 

@@ -61,6 +61,21 @@ pub fn an_app_that_was_taken_over_commands_nobody(container: &mut Container) {
     load.finish().expect_nothing_lost().expect_nothing_closed();
 }
 
+/// Wherever it put them below the unit.
+pub fn no_process_of_an_app_outlives_a_stop(container: &mut Container) {
+    serve_hostile(container);
+    assert_eq!(container.get("/hide"), "done: hidden");
+    let hidden = "pgrep -c -x sleep";
+    assert_eq!(container.sh(hidden).trim(), "3");
+    container.systemctl("stop gapless.socket gapless.service");
+    assert_eq!(container.try_sh(hidden).stdout.trim(), "0");
+    let group = "/sys/fs/cgroup/system.slice/gapless.service";
+    eventually("the control group is gone", SOON, || {
+        let is_there = container.try_sh(&format!("test -e {group}"));
+        (!is_there.status.success()).then_some(())
+    });
+}
+
 /// It is there as long as the service: to ask a stopped app how it is does not start it.
 pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Container) {
     serve_hostile(container);
