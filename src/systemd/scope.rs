@@ -308,7 +308,8 @@ mod tests {
             peer.write_all(answer).unwrap();
             peer.shutdown(std::net::Shutdown::Write).unwrap();
             let mut heard = Vec::new();
-            peer.read_to_end(&mut heard).unwrap();
+            // A client that hangs up before it has read all resets: what it wrote was heard before that.
+            drop(peer.read_to_end(&mut heard));
             heard
         });
         let result = exchange(&path, "x.scope", message, deadline());

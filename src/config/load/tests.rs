@@ -147,7 +147,7 @@ fn an_unknown_key_is_shown_in_its_line_with_what_is_meant() {
    :    `-- did you mean "workers"?
    `----
   help: [app] takes command, directory, env, workers, listen, boot, settle, drain, stop, watchdog,
-        shared, release_command, console, keep"#;
+        shared, release_command, console, keep, landlock"#;
     assert_eq!(
         problems_of("[app]\ncommand = [\"x\"]\nworkres = 2\n"),
         expected
