@@ -53,11 +53,7 @@ pub fn needrestart_restarts_nothing_after_an_upgrade(container: &Container, upgr
     let before = state();
     let long = container.long(2);
     let said = container.sh(&format!("{upgrade} 2>&1"));
-    assert_eq!(
-        deferred(&said),
-        ["systemctl restart gapless.service"],
-        "{said}"
-    );
+    assert!(deferred(&said).is_empty(), "{said}");
     assert_eq!(container.status().fronts.len(), 2);
     long.wait_for_another();
     assert_eq!(state(), before);
