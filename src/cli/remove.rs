@@ -159,6 +159,8 @@ impl Work<'_> {
             .unwrap_or_default();
         let mut all: BTreeSet<_> = service.triggered_by.into_iter().collect();
         all.extend(units.iter().cloned());
+        // It ends with the service, by StopWhenUnneeded=.
+        all.remove(&footprint.name.control_unit());
         let all: Vec<_> = all.into_iter().collect();
         let states = unit::states(&all).map_err(|source| self.failed(source))?;
         let up = states.iter().filter(|(_, state)| state.is_up());
