@@ -109,7 +109,7 @@ fn tell_missing(whole: &Cage, cage: &Cage) {
     missing.retain(|name| !kept.contains(name));
     if !missing.is_empty() {
         let missing = missing.join("=, ");
-        tracing::warn!(properties = %missing, "systemd refuses {missing}= of the unit for what survives the restart: not in force until the next generation is live");
+        tracing::warn!(properties = %missing, "systemd refuses {missing}= of the unit for what survives the restart: not in force for it");
     }
 }
 
