@@ -84,9 +84,9 @@ impl Directory {
         Ok(Self { fd })
     }
 
-    /// One that nobody but root can exchange: each part of its way, links resolved, belongs to root, and nobody else
-    /// may write there, or not to what is another's (as in /tmp). For a caller that is not root these are only its own
-    /// rights, and nothing is asked.
+    /// One that only root can exchange: each part of its way, links resolved, belongs to root, and not everybody may
+    /// write there, or not to what is another's (as in /tmp). A group that root lets write is trusted. A caller that is
+    /// not root has only its own rights, so nothing is asked.
     ///
     /// # Errors
     /// [`NotRoots`] in the error, or as open(2).
