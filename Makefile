@@ -104,7 +104,8 @@ install: ## all that there is, below DESTDIR and prefix=/usr; after make build
 	@test -x target/release/gapless || { echo 'make install: nothing is built yet; run make build first' >&2; exit 1; }
 	install $(STRIP) -D -m 0755 target/release/gapless $(DESTDIR)$(PREFIX)/bin/gapless
 	for unit in gapless.socket gapless.service gapless@.socket gapless@.service \
-		gapless-admin.socket gapless-admin@.socket gapless-control.socket gapless-control@.socket; do \
+		gapless-admin.socket gapless-admin@.socket gapless-control.socket gapless-control@.socket \
+		gapless-tmp.service gapless-tmp@.service; do \
 		install -D -m 0644 units/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
 	sed -i 's|/usr/bin/gapless|$(PREFIX)/bin/gapless|' $(DESTDIR)$(PREFIX)/lib/systemd/system/gapless*.service

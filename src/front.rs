@@ -60,11 +60,20 @@ pub struct FrontFds {
     /// Its end of the link.
     pub link: OwnedFd,
     /// Listening stream sockets (TCP or unix) for clients.
-    pub listeners: Vec<OwnedFd>,
+    pub listeners: Vec<Listening>,
     /// Listening unix sockets on which the keeper asks whether a lane lives; one per lane.
     pub probes: Vec<OwnedFd>,
     /// To whom its connections go if it dies.
     pub trustee: Trustee,
+}
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub struct Listening {
+    /// A listening stream socket.
+    pub fd: OwnedFd,
+    /// Nobody is to connect to it any more: it is closed when its queue is empty.
+    pub is_closing: bool,
 }
 
 /// A front that cannot serve.

@@ -214,7 +214,7 @@ fn the_units_please_systemd(container: &Container) {
         verified.status.success() && verified.output().is_empty(),
         "{verified}"
     );
-    let security = container.sh("systemd-analyze security --threshold=25 gapless.service");
+    let security = container.sh("systemd-analyze security --threshold=16 gapless.service");
     assert!(security.contains("OK"), "{security}");
 }
 

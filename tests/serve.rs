@@ -12,6 +12,8 @@
     reason = "the tests wait for real processes, in real time: nothing here can be paused"
 )]
 
+#[path = "serve/addresses.rs"]
+mod addresses;
 #[path = "serve/bad_versions.rs"]
 mod bad_versions;
 #[path = "serve/control.rs"]

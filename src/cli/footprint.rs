@@ -255,7 +255,7 @@ fn of_unit(entry: &str) -> Option<InstanceName> {
         .strip_suffix(".socket")
         .or_else(|| unit.strip_suffix(".service"))?;
     let of_another = || {
-        let prefixes = ["gapless-admin@", "gapless-control@"];
+        let prefixes = ["gapless-admin@", "gapless-control@", "gapless-tmp@"];
         prefixes.iter().find_map(|prefix| stem.strip_prefix(prefix))
     };
     of_directory(stem).or_else(|| of_another()?.parse().ok())

@@ -4,9 +4,9 @@ use super::{CliError, Exit};
 use crate::causes;
 use crate::front::confinement;
 use crate::front::trustee::{self, Trustee};
-use crate::front::{self, FrontFds};
+use crate::front::{self, FrontFds, Listening};
 use crate::keeper::spawn;
-use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
+use crate::link::settings::{CLOSING, ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
 use crate::link::{FrontSettings, Orphaned};
 use crate::steps::{self, Step};
 use crate::systemd::given::{self, Given};
@@ -91,7 +91,7 @@ fn trust(slots: Option<OwnedFd>, estate: Option<OwnedFd>) -> io::Result<Trustee>
 struct Passed {
     link: Option<OwnedFd>,
     settings: Option<OwnedFd>,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listening>,
     probes: Vec<OwnedFd>,
     slots: Option<OwnedFd>,
     estate: Option<OwnedFd>,
@@ -103,7 +103,10 @@ impl Passed {
         match name {
             LINK => self.link = Some(fd),
             SETTINGS => self.settings = Some(fd),
-            HTTP => self.listeners.push(fd),
+            HTTP | CLOSING => self.listeners.push(Listening {
+                fd,
+                is_closing: name == CLOSING,
+            }),
             PROBE => self.probes.push(fd),
             SLOTS => self.slots = Some(fd),
             ESTATE => self.estate = Some(fd),

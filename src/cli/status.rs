@@ -1,19 +1,21 @@
 //! `gapless status`: answers "is it fine?" in its first line, and the rest below.
 
+pub(super) mod listening;
+
 use super::client::{self, ANSWER_LIMIT};
 use super::hold::clock;
 use super::output::{printable, say};
 use super::progress::plural;
 use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
-    FrontStatus, GenerationStatus, HoldStatus, ListenerStatus, ReloadOutcome, Status, Verdict,
-    WorkerStatus,
+    FrontStatus, GenerationStatus, HoldStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
 };
 use crate::exec::cage::Cage;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use hyper::Method;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 
 /// Asks once.
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
@@ -27,7 +29,12 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     if args.json {
         say(&answer.text());
     } else {
-        say(&render(&status, &instance::option(args.name.as_ref())));
+        let units = listening::units_of(&instance);
+        say(&render(
+            &status,
+            &instance::option(args.name.as_ref()),
+            &units,
+        ));
     }
     Ok(exit(&status))
 }
@@ -53,8 +60,9 @@ fn missing_of(cage: Cage) -> Option<&'static str> {
     }
 }
 
-/// `app` names it in the next commands, where it was named in this one.
-pub(super) fn render(status: &Status, app: &str) -> String {
+/// `app` names it in the next commands, where it was named in this one. `units`: see
+/// [`listening::units_of`].
+pub(super) fn render(status: &Status, app: &str, units: &BTreeMap<String, String>) -> String {
     let mut lines = vec![headline(status)];
     if !status.healthy && !status.summary.is_empty() {
         lines.push(field("because", &printable(&status.summary)));
@@ -81,7 +89,10 @@ pub(super) fn render(status: &Status, app: &str) -> String {
         ));
     }
     if !status.listeners.is_empty() {
-        lines.push(field("listening", &listeners(&status.listeners)));
+        lines.push(field(
+            "listening",
+            &listening::shown(&status.listeners, units),
+        ));
     }
     lines.push(field("keeper", &keeper(status)));
     lines.extend(status.fronts.iter().map(|it| field("front", &front(it))));
@@ -157,14 +168,6 @@ pub(super) fn on_hold(hold: &HoldStatus, app: &str) -> String {
         "new requests wait since {since}, until {until} at most; {quiet}; the end: \
          gapless{app} resume"
     )
-}
-
-fn listeners(listeners: &[ListenerStatus]) -> String {
-    let shown: Vec<_> = listeners
-        .iter()
-        .map(|it| format!("{} ({})", it.address, printable(&it.name)))
-        .collect();
-    shown.join(", ")
 }
 
 fn keeper(status: &Status) -> String {
@@ -347,6 +350,7 @@ pub(super) fn minute(unix_seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ListenerStatus;
     use crate::api::RequestTotals;
     use crate::id::{FrontId, GenerationId, Slot};
     use crate::usage::Usage;
@@ -442,7 +446,7 @@ mod tests {
 
     fn plain(status: &Status) -> String {
         let name = status.name.parse::<instance::InstanceName>().unwrap();
-        anstream::adapter::strip_str(&render(status, &name.option())).to_string()
+        anstream::adapter::strip_str(&render(status, &name.option(), &BTreeMap::new())).to_string()
     }
 
     #[test]

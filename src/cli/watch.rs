@@ -6,7 +6,7 @@ use super::hold::clock;
 use super::instance::Instance;
 use super::output::{is_screen, printable, redraw, try_say};
 use super::progress::unix_seconds;
-use super::status::{exit, grouped, on_hold, render};
+use super::status::{exit, grouped, listening, on_hold, render};
 use super::{CliError, ClientError, Exit};
 use crate::api::Status;
 use hyper::Method;
@@ -32,6 +32,7 @@ async fn watch(instance: &Instance, app: &str, as_json: bool) -> Result<Exit, Cl
     };
     let mut watcher = Watcher {
         app: app.to_owned(),
+        units: listening::units_of(instance),
         as_json,
         is_screen: !as_json && is_screen(),
         facts: None,
@@ -63,6 +64,8 @@ async fn watch(instance: &Instance, app: &str, as_json: bool) -> Result<Exit, Cl
 struct Watcher {
     /// For the next commands.
     app: String,
+    /// By the addresses where they listen.
+    units: BTreeMap<String, String>,
     as_json: bool,
     is_screen: bool,
     /// As last told; none before the first look.
@@ -97,10 +100,14 @@ impl Watcher {
             return try_say(json);
         }
         if self.is_screen {
-            return redraw(&format!("{}\n\n{}", render(status, &self.app), footer()));
+            return redraw(&format!(
+                "{}\n\n{}",
+                render(status, &self.app, &self.units),
+                footer()
+            ));
         }
         match before {
-            None => try_say(&render(status, &self.app)),
+            None => try_say(&render(status, &self.app, &self.units)),
             Some(before) => tell(&changes(&before, &facts)),
         }
     }

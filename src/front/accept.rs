@@ -31,20 +31,34 @@ const ACCEPTS_PER_TURN_MIN: u64 = 8;
 /// and by a fixed number a queue of thousands would wait for hundreds of turns.
 const ACCEPTS_SHARE: u64 = 64;
 
+/// How long a socket that is to be closed stays empty before it is: for handshakes under way, whose last
+/// packet may have to be sent again (RFC 6298 section 2: after 1 s).
+const EMPTY_FOR: Duration = Duration::from_millis(1500);
+
 /// A listening socket in the epoll of its lane.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: AsyncFd<OwnedFd>,
+    is_closing: bool,
 }
 
 impl Listener {
     /// # Errors
     /// When it cannot be polled.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd, is_closing: bool) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         Ok(Self {
             socket: crate::poll::watch(fd)?,
+            is_closing,
         })
+    }
+
+    /// None: it was to be closed, and its queue is empty.
+    async fn next(&self) -> Option<io::Result<OwnedFd>> {
+        if self.is_closing {
+            return tokio::time::timeout(EMPTY_FOR, self.accept()).await.ok();
+        }
+        Some(self.accept().await)
     }
 
     async fn accept(&self) -> io::Result<OwnedFd> {
@@ -87,7 +101,10 @@ async fn accept_clients(lane: Rc<Lane>, listener: Listener) {
             // Room, or others that have become spare in the meantime.
             drop(tokio::time::timeout(SPARE_AFTER, room).await);
         }
-        let accepted = listener.accept().await.and_then(|fd| {
+        let Some(accepted) = listener.next().await else {
+            return;
+        };
+        let accepted = accepted.and_then(|fd| {
             // At once: until then nobody knows that it came.
             let berth = lane.berth(&fd);
             let kept = lane.give(fd, berth);

@@ -6,11 +6,17 @@
 //! BPF program of one instruction sends every new connection to the oldest of the group. Without it
 //! the kernel would spread connections over both, and those queued on the one that is closed later
 //! would be reset.
+//!
+//! What no socket unit names any more takes no new connection; who is in its queue is served, and then
+//! it is closed, see [`closing`].
+
+mod closing;
+mod filter;
 
 use super::stored;
 use crate::api::ListenerStatus;
 use crate::systemd::given::{self, Given};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::sockopt;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -94,47 +100,77 @@ pub enum ListenError {
     },
 }
 
-/// Sorts out what systemd gave: sockets to serve on; the rest is closed and reported.
+/// What clients connect to.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// To serve on.
+    pub open: Vec<Listener>,
+    /// To empty and close: no socket unit names them any more.
+    pub closing: Vec<Listener>,
+}
+
+/// Sorts out what systemd gave: sockets to serve on; the rest is closed and reported. `other`: given by
+/// another name than "http".
 ///
 /// # Errors
 /// [`ListenError::NotGiven`].
 pub fn from_given(
     given: Vec<Given>,
     kept: Vec<OwnedFd>,
+    other: &[Listener],
     unit: &str,
-) -> Result<Vec<Listener>, ListenError> {
+) -> Result<Listeners, ListenError> {
     let mut seen = BTreeSet::new();
-    let mut listeners = Vec::new();
     // The kept ones first: the oldest of a group is the one that gets the connections.
-    for fd in kept {
-        if let Some(listener) = listener(fd, &mut seen) {
-            listeners.push(listener);
-        }
-    }
+    let kept = kept.into_iter().filter_map(|fd| listener(fd, &mut seen));
+    let kept = kept.collect();
+    let given = of_clients(given);
+    let Listeners { mut open, closing } = closing::apart(kept, &given, other);
     let is_kept = |address: &str, listeners: &[Listener]| {
         listeners.iter().any(|listener| listener.address == address)
     };
+    for fd in given {
+        let Some(listener) = listener(fd, &mut seen) else {
+            continue;
+        };
+        // One copy per address is enough; a path names the newest socket, an address the oldest.
+        if !is_kept(&listener.address, &open) || listener.address.starts_with('/') {
+            stored::keep(stored::LISTENER, &listener.fd);
+        }
+        open.push(listener);
+    }
+    if open.is_empty() {
+        return Err(ListenError::NotGiven { unit: unit.into() });
+    }
+    Ok(Listeners { open, closing })
+}
+
+/// By their name; the others are closed.
+fn of_clients(given: Vec<Given>) -> Vec<OwnedFd> {
+    let mut of_clients = Vec::new();
     for Given { name, fd } in given {
         if name != HTTP {
             tracing::warn!(
                 fd.name = name,
                 "socket {name:?} was closed: gapless serves those with FileDescriptorName=http"
             );
-            continue;
+        } else {
+            of_clients.push(fd);
         }
-        let Some(listener) = listener(fd, &mut seen) else {
-            continue;
-        };
-        // One copy per address is enough; a path names the newest socket, an address the oldest.
-        if !is_kept(&listener.address, &listeners) || listener.address.starts_with('/') {
+    }
+    of_clients
+}
+
+/// In the store are those that are open, and nothing else. The name is that of all: for a moment none is
+/// there, and what systemd itself has no copy of would be lost with a keeper that dies in it.
+pub fn keep_open_only(open: &[Listener]) {
+    stored::forget(stored::LISTENER);
+    let mut known = BTreeSet::new();
+    for listener in open {
+        if known.insert(&listener.address) || listener.address.starts_with('/') {
             stored::keep(stored::LISTENER, &listener.fd);
         }
-        listeners.push(listener);
     }
-    if listeners.is_empty() {
-        return Err(ListenError::NotGiven { unit: unit.into() });
-    }
-    Ok(listeners)
 }
 
 /// Binds for `gapless run`.
@@ -206,26 +242,12 @@ fn listener(fd: OwnedFd, seen: &mut BTreeSet<u64>) -> Option<Listener> {
     })
 }
 
-/// BPF_RET with a constant, linux/bpf_common.h.
-const RETURN: u16 = 0x06;
-
-/// `SO_ATTACH_REUSEPORT_CBPF` with "return 0": the first socket of the group. socket(7).
 fn prefer_oldest(fd: &OwnedFd, address: &str) {
     let is_shared = nix::sys::socket::getsockopt(fd, sockopt::ReusePort).unwrap_or(false);
     if !is_shared || address.starts_with('/') {
         return;
     }
-    let mut program = [nix::libc::sock_filter {
-        code: RETURN,
-        jt: 0,
-        jf: 0,
-        k: 0,
-    }];
-    let program = nix::libc::sock_fprog {
-        len: 1,
-        filter: program.as_mut_ptr(),
-    };
-    if let Err(error) = setsockopt(fd, sockopt::AttachReusePortCbpf, &program) {
+    if let Err(error) = filter::prefer_oldest(fd) {
         tracing::warn!(address, %error, "{address}: new connections are spread over old and new sockets, a restart of the socket unit may reset some: {error}");
     }
 }

@@ -164,6 +164,8 @@ pub(super) struct Keeper {
     pub(super) yard: Yard,
     group: Option<OwnGroup>,
     listeners: Vec<Listener>,
+    /// What the next front empties and closes.
+    closing: Vec<Listener>,
     env: BTreeMap<OsString, OsString>,
     pub(super) plan: Plan,
     releases: BTreeMap<u64, Release>,

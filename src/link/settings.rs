@@ -41,6 +41,8 @@ pub const SLOTS: &str = "slots";
 pub const ESTATE: &str = "estate";
 /// Name of the listening sockets that clients connect to.
 pub const HTTP: &str = "http";
+/// Name of those whose queues are to be emptied, and which are closed then.
+pub const CLOSING: &str = "closing";
 /// Name of the unix listening sockets on which the keeper asks a lane whether it lives; one per
 /// lane, so their number is the number of lanes.
 pub const PROBE: &str = "probe";

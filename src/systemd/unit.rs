@@ -79,6 +79,42 @@ fn parsed(answer: &str) -> BTreeMap<String, UnitState> {
     states
 }
 
+/// The socket units that start a service, by the addresses at which they listen, as the kernel shows
+/// them: `[::]:8888`, `/run/x.sock`.
+///
+/// # Errors
+/// [`JobError`].
+pub fn listening_for(service: &str) -> Result<BTreeMap<String, String>, JobError> {
+    let states = states(&[service.to_owned()])?;
+    let sockets = states.into_values().flat_map(|it| it.triggered_by);
+    let mut arguments = vec!["show".to_owned()];
+    arguments.extend(["--property=Id", "--property=Listen", "--"].map(str::to_owned));
+    arguments.extend(sockets);
+    if arguments.len() == 4 {
+        return Ok(BTreeMap::new());
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    Ok(listens(&perform("systemctl", &arguments, ASK_LIMIT)?))
+}
+
+/// `Listen=[::]:8888 (Stream)`, a line for each.
+fn listens(answer: &str) -> BTreeMap<String, String> {
+    let mut listens = BTreeMap::new();
+    for block in answer.split("\n\n") {
+        let id = block.lines().find_map(|line| line.strip_prefix("Id="));
+        let places = block
+            .lines()
+            .filter_map(|line| line.strip_prefix("Listen="));
+        let streams = places.filter_map(|it| it.strip_suffix(" (Stream)"));
+        listens.extend(
+            streams
+                .zip(id.into_iter().cycle())
+                .map(|(at, id)| (at.to_owned(), id.to_owned())),
+        );
+    }
+    listens
+}
+
 /// Names of loaded units that a pattern matches; none where there is no systemd.
 pub fn loaded(pattern: &str) -> Vec<String> {
     let arguments = [
@@ -169,6 +205,20 @@ mod tests {
         assert!(!service.is_up() && !service.is_enabled());
         assert_eq!(service.triggered_by, ["a.socket", "x.socket"]);
         assert!(parsed("").is_empty());
+    }
+
+    #[test]
+    fn every_address_of_a_unit_is_found_whichever_line_comes_first() {
+        let answer = "Listen=[::]:8888 (Stream)\nListen=/run/x.sock (Stream)\nId=a.socket\n\n\
+                      Id=b.socket\nListen=127.0.0.1:53 (Datagram)\nListen=127.0.0.1:1 (Stream)\n";
+        let wanted = [
+            ("/run/x.sock", "a.socket"),
+            ("127.0.0.1:1", "b.socket"),
+            ("[::]:8888", "a.socket"),
+        ];
+        let found = listens(answer);
+        let found: Vec<_> = found.iter().map(|(at, unit)| (&**at, &**unit)).collect();
+        assert_eq!(found, wanted);
     }
 
     #[test]

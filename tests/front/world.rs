@@ -2,7 +2,7 @@
 
 use gapless::config::{AccessConfig, AccessWanted, HttpConfig};
 use gapless::front::trustee::Trustee;
-use gapless::front::{self, FrontError, FrontFds};
+use gapless::front::{self, FrontError, FrontFds, Listening};
 use gapless::id::{FrontId, GenerationId, Slot};
 use gapless::link::{
     self, Backend, Cell, Endpoint, FromFront, FrontSettings, KeeperEnd, Orphaned, Report, Target,
@@ -112,7 +112,10 @@ impl Front {
         };
         let fds = FrontFds {
             link: front,
-            listeners: vec![port.listener.try_clone().unwrap().into()],
+            listeners: vec![Listening {
+                fd: port.listener.try_clone().unwrap().into(),
+                is_closing: false,
+            }],
             probes: probes.into_iter().map(OwnedFd::from).collect(),
             trustee: Trustee::default(),
         };

@@ -24,7 +24,31 @@ pub fn restarts_of_the_socket_refuse_nobody(container: &mut Container) {
     let counted = load.finish();
     counted.expect_nothing_lost();
     assert_eq!(counted.refused, 0, "{counted:#?}");
+    an_address_closes_that_the_unit_does_not_name_any_more(container);
     stop_and_expect_nothing_left(container);
+}
+
+fn an_address_closes_that_the_unit_does_not_name_any_more(container: &Container) {
+    let drop_in = "/etc/systemd/system/gapless.socket.d/address.conf";
+    let moved = b"[Socket]\nListenStream=\nListenStream=127.0.0.1:8890\n";
+    container.push(drop_in, moved, 0o644);
+    container.systemctl("daemon-reload");
+    container.systemctl("restart gapless.socket");
+    assert!(!container.get_from("8890", "/").is_empty());
+    eventually("the old address is closed", SOON, || {
+        let listening = container.sh("ss -Hltn");
+        (!listening.contains(":8888 ")).then_some(())
+    });
+    let status = container.sh("gapless status");
+    let line = "127.0.0.1:8890 (http, gapless.socket)\n";
+    assert!(
+        status.contains(line) && !status.contains("8888"),
+        "{status}"
+    );
+
+    container.sh(&format!("rm {drop_in} && systemctl daemon-reload"));
+    container.systemctl("restart gapless.socket");
+    assert_eq!(the_version(container), "v1");
 }
 
 /// Point 6 and 7, the stop.

@@ -49,6 +49,9 @@ pub fn survivors_of_a_restart_stay_in_the_cage_of_the_unit(container: &mut Conta
     container.serve_probe(&version("v1"), QUICK, "");
     wait_settled(container);
     let workers = container.worker_pids();
+    let kept =
+        |worker: u32| format!("ls /proc/{worker}/root/tmp/kept /proc/{worker}/root/var/tmp/kept");
+    container.sh(&kept(workers[0]).replacen("ls", "touch", 1));
     container.behave(&version("v2").with("BOOT_MS", "8000"));
     container.systemctl("restart --no-block gapless.service");
     let scope = eventually("what served is in a scope", SOON, || {
@@ -65,11 +68,18 @@ pub fn survivors_of_a_restart_stay_in_the_cage_of_the_unit(container: &mut Conta
     let place = format!("/caged.slice/{scope}/");
     assert!(groups.contains(&place), "no {place} in {groups}");
     assert_eq!(the_version(container), "v1");
+    container.sh(&kept(workers[0]));
     eventually("the new version serves", SOON, || {
         (the_version(container) == "v2").then_some(())
     });
+    container.sh(&kept(container.worker_pids()[0]));
     let journal = container.journal("-b -u gapless.service");
     assert!(!journal.contains("systemd refuses"), "{journal}");
+
+    container.systemctl("stop gapless.service");
+    assert_eq!(the_version(container), "v2", "a request starts it again");
+    let gone = container.try_sh(&kept(container.worker_pids()[0]));
+    assert_eq!(gone.stdout, "", "{gone}");
 }
 
 /// Sorted: systemd shows a list in the order in which it was told, or in the opposite one.

@@ -287,6 +287,8 @@ impl Container {
             "gapless-admin@.socket",
             "gapless-control.socket",
             "gapless-control@.socket",
+            "gapless-tmp.service",
+            "gapless-tmp@.service",
         ] {
             self.install(
                 &format!("units/{unit}"),

@@ -131,6 +131,16 @@ impl Service {
         self.give(name, fd);
     }
 
+    /// The socket at this address is taken out of the unit; it is open for as long as somebody has it.
+    pub fn take_out(&mut self, address: &str) -> Option<OwnedFd> {
+        let at = |fd: &OwnedFd| gapless::systemd::given::socket_address(fd).ok();
+        let place = self
+            .given
+            .iter()
+            .position(|(_, fd)| at(fd).as_deref() == Some(address))?;
+        Some(self.given.remove(place).1)
+    }
+
     /// A variable of the unit's Environment=.
     pub fn set(&mut self, key: &str, value: &str) {
         self.environment.insert(key.into(), value.into());

@@ -1,8 +1,8 @@
 //! The thread of a lane: its sockets, its runtime, and its orders.
 
-use super::super::FrontError;
 use super::super::accept::{self, Listener};
 use super::super::access::Lines;
+use super::super::{FrontError, Listening};
 use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
 use crate::front::share::Share;
@@ -31,7 +31,7 @@ impl LaneThread {
     /// One per probe socket, each with a copy of every listener.
     pub(in crate::front) fn start_all(
         settings: &FrontSettings,
-        listeners: &[OwnedFd],
+        listeners: &[Listening],
         probes: Vec<OwnedFd>,
         (stdout, slots): (Option<&Lines>, Slots),
         events: &mpsc::Sender<Event>,
@@ -53,7 +53,7 @@ impl LaneThread {
     fn start(
         name: String,
         lane: impl FnOnce() -> Rc<Lane> + Send + 'static,
-        (listeners, probe): (Vec<OwnedFd>, OwnedFd),
+        (listeners, probe): (Vec<Listening>, OwnedFd),
     ) -> Result<Self, FrontError> {
         let (orders, orders_received) = mpsc::channel(ORDERS_MAX);
         let (begun, has_begun) = std::sync::mpsc::channel();
@@ -87,7 +87,7 @@ impl LaneThread {
 
 /// Tasks of a lane never leave its thread, and a runtime that knows so needs no set of its own for them.
 fn begin(
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listening>,
     probe: OwnedFd,
 ) -> Result<(LocalRuntime, Vec<Listener>, Listener), FrontError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,19 +95,20 @@ fn begin(
         .build_local(LocalOptions::default())
         .map_err(FrontError::Runtime)?;
     let entered = runtime.enter();
-    let listeners = listeners.into_iter().enumerate().map(|(number, fd)| {
-        Listener::new(fd).map_err(|source| FrontError::Listener { number, source })
+    let listeners = listeners.into_iter().enumerate().map(|(number, it)| {
+        Listener::new(it.fd, it.is_closing)
+            .map_err(|source| FrontError::Listener { number, source })
     });
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let probe = Listener::new(probe).map_err(FrontError::Runtime)?;
+    let probe = Listener::new(probe, false).map_err(FrontError::Runtime)?;
     drop(entered);
     Ok((runtime, listeners, probe))
 }
 
-fn copies_of(listeners: &[OwnedFd]) -> Result<Vec<OwnedFd>, FrontError> {
-    let copies = listeners.iter().enumerate().map(|(number, fd)| {
-        fd.try_clone()
-            .map_err(|source| FrontError::Listener { number, source })
+fn copies_of(listeners: &[Listening]) -> Result<Vec<Listening>, FrontError> {
+    let copies = listeners.iter().enumerate().map(|(number, it)| {
+        let copy = it.fd.try_clone().map(|fd| Listening { fd, ..*it });
+        copy.map_err(|source| FrontError::Listener { number, source })
     });
     copies.collect()
 }

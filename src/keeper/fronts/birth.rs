@@ -7,7 +7,7 @@ use crate::id::FrontId;
 use crate::keeper::lane_probe;
 use crate::keeper::plan::Moment;
 use crate::keeper::spawn::{self, Child, Environment, Orphan, Spawn, SpawnError};
-use crate::link::settings::{ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
+use crate::link::settings::{CLOSING, ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
 use crate::link::{self, FrontSettings, Orphaned};
 use std::ffi::OsString;
 use std::io;
@@ -26,6 +26,8 @@ pub struct Birth<'a> {
     pub access: AccessConfig,
     /// Clients connect to these.
     pub listeners: Vec<&'a OwnedFd>,
+    /// No more; it serves who is in their queues, and closes them.
+    pub closing: Vec<&'a OwnedFd>,
     /// For the probe sockets.
     pub runtime_directory: &'a Path,
     /// Where to put the process, if the control group is delegated.
@@ -79,6 +81,7 @@ pub(super) fn bear(id: FrontId, birth: &Birth<'_>) -> Result<Born, FrontError> {
     let mut fds = vec![(LINK, theirs.as_fd()), (SETTINGS, settings.as_fd())];
     fds.extend([(SLOTS, bequest.slots().as_fd()), (ESTATE, estate.as_fd())]);
     fds.extend(birth.listeners.iter().map(|fd| (HTTP, fd.as_fd())));
+    fds.extend(birth.closing.iter().map(|fd| (CLOSING, fd.as_fd())));
     fds.extend(probes.iter().map(|fd| (PROBE, fd.as_fd())));
     let env = environment(birth.env);
     let child = spawn::spawn(&Spawn {

@@ -15,7 +15,7 @@ use crate::keeper::counter::GenerationCounter;
 use crate::keeper::fronts::Fronts;
 use crate::keeper::happening::{Happening, Outbox};
 use crate::keeper::lifetime::{Lifetime, SaidOnce};
-use crate::keeper::listeners::{self, ListenError, Listener};
+use crate::keeper::listeners::{self, ListenError, Listener, Listeners};
 use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::{Event, Plan};
 use crate::keeper::reaper;
@@ -122,6 +122,10 @@ impl Keeper {
         let unit = unit(&options.name);
         let (control, given) = socket::from_given(kept.sockets());
         let (listeners, admin) = sockets(&options.mode, given, kept.listeners(), &unit)?;
+        let Listeners {
+            open: listeners,
+            closing,
+        } = listeners;
         let control = listen_for_commands(&options, &mut kept, control)?;
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let sink = match options.mode {
@@ -151,6 +155,7 @@ impl Keeper {
                 .then(OwnGroup::find)
                 .flatten(),
             listeners,
+            closing,
             env,
             plan: Plan::new(first, seed()),
             releases: BTreeMap::new(),
@@ -256,7 +261,8 @@ impl Keeper {
         let is_crash = has_any && !was_released;
         self.arrive(is_crash);
         if is_crash {
-            if !self.fronts.has_any_current() {
+            // The front that is there accepts from what is to be closed.
+            if !self.fronts.has_any_current() || !self.closing.is_empty() {
                 self.bear_front();
             }
         } else {
@@ -349,10 +355,10 @@ fn sockets(
     given: Vec<given::Given>,
     kept: Vec<OwnedFd>,
     unit: &str,
-) -> Result<(Vec<Listener>, Vec<Listener>), ListenError> {
+) -> Result<(Listeners, Vec<Listener>), ListenError> {
     let (mut admin, given) = listeners::admin(given);
     let listeners = match mode {
-        Mode::Systemd => listeners::from_given(given, kept, unit)?,
+        Mode::Systemd => listeners::from_given(given, kept, &admin, unit)?,
         Mode::Foreground {
             host,
             port,
@@ -363,9 +369,12 @@ fn sockets(
                 admin.push(listeners::bind_admin(address)?);
             }
             if kept.is_empty() {
-                listeners::bind(host, *port)?
+                Listeners {
+                    open: listeners::bind(host, *port)?,
+                    closing: Vec::new(),
+                }
             } else {
-                listeners::from_given(Vec::new(), kept, unit)?
+                listeners::from_given(Vec::new(), kept, &[], unit)?
             }
         }
     };

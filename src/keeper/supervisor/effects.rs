@@ -8,12 +8,12 @@ use crate::keeper::crew::Crew;
 use crate::keeper::death::Death;
 use crate::keeper::fronts::Birth;
 use crate::keeper::happening::{Felt, WorkerLife};
-use crate::keeper::limits;
 use crate::keeper::notice::{Notice, Said};
 use crate::keeper::plan::{Aim, Effect, Event, Generation, Phase, Why};
 use crate::keeper::reaper::Ending;
 use crate::keeper::release::Release;
 use crate::keeper::totals::Milestone;
+use crate::keeper::{limits, listeners};
 use crate::link::{LIFECYCLE_BOUNDS, Target};
 use crate::steps::{self, Step};
 use crate::systemd::{message_id, notify};
@@ -331,6 +331,7 @@ impl Keeper {
             log_level: &self.log_level,
             access: self.access,
             listeners: self.listeners.iter().map(|listener| &listener.fd).collect(),
+            closing: self.closing.iter().map(|listener| &listener.fd).collect(),
             runtime_directory: &self.options.runtime_directory,
             cgroup: cgroup.as_deref(),
             orphaned: self.orphaned(),
@@ -341,6 +342,9 @@ impl Keeper {
         if let Err(error) = self.fronts.bear(&birth) {
             tracing::error!(error = %chain(&error), "no new front, trying again: {}", chain(&error));
             self.delay_front();
+        } else if !self.closing.is_empty() {
+            self.closing.clear();
+            listeners::keep_open_only(&self.listeners);
         }
         // Not at the end of the turn: clients are with it from now on, and a keeper that dies while
         // it starts workers must leave it to the next.

@@ -29,7 +29,7 @@ put() { install -D -m "$1" "$2" "$directory/root$3"; }
 furnish() {
     local unit
     put 755 "$gapless" /usr/bin/gapless
-    for unit in gapless.service gapless.socket gapless-control.socket; do
+    for unit in gapless.service gapless.socket gapless-control.socket gapless-tmp.service; do
         put 644 "$repository/units/$unit" /usr/lib/systemd/system/$unit
     done
     put 644 "$repository/units/gapless.sysusers" /usr/lib/sysusers.d/gapless.conf
