@@ -149,13 +149,13 @@ pub fn from_given(
 fn of_clients(given: Vec<Given>) -> Vec<OwnedFd> {
     let mut of_clients = Vec::new();
     for Given { name, fd } in given {
-        if name != HTTP {
+        if name == HTTP {
+            of_clients.push(fd);
+        } else {
             tracing::warn!(
                 fd.name = name,
                 "socket {name:?} was closed: gapless serves those with FileDescriptorName=http"
             );
-        } else {
-            of_clients.push(fd);
         }
     }
     of_clients

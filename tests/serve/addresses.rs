@@ -106,7 +106,7 @@ fn of_a_path_that_is_bound_again_the_older_socket_goes() {
         restart(&mut service);
         get_unix(&path, "/").expect_ok();
     }
-    let kept = service.heard(|heard| heard.stored());
+    let kept = service.heard(crate::world::service::Heard::stored);
     let kept = kept.iter().filter(|name| *name == "gapless-listener");
     assert_eq!(kept.count(), 2);
 }
