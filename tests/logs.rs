@@ -313,6 +313,45 @@ fn only_failures_are_logged_by_default_and_a_share_is_even() {
     assert_eq!(shares.count(), 5);
 }
 
+/// journald takes 48 KiB for a line of a service, and so does this.
+#[test]
+fn an_app_writes_long_lines_and_is_where_its_environment_says() {
+    let journal = Journal::new();
+    let mut service = Service::new("gapless");
+    service.listen_tcp("http");
+    service.behave(&version("one"));
+    let (directory, probe) = (service.scratch.0.clone(), tool("probe-app"));
+    let (long, longer) = (40_000, 48 * 1024 + 1000);
+    let script = directory.join("start");
+    let text = format!(
+        "printf '<4>%0{long}d\\n%0{longer}d\\n' 0 1; echo \"in $PWD, from ${{OLDPWD-nowhere}}\"; exec {}",
+        probe.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    service.configure(&format!(
+        "[app]\ncommand = [\"/bin/sh\", \"{}\"]\ndirectory = \"{directory}\"\n\
+         env = {{ PROBE_FILE = \"{directory}/behaviour\" }}\n{QUICK}\n",
+        script.display(),
+        directory = directory.display(),
+    ));
+    service.set("PWD", "/somewhere/else");
+    service.set("OLDPWD", "/somewhere");
+    service.log_to(&journal);
+    service.start();
+    service.wait_ready();
+    let place = format!("in {}, from nowhere", directory.display());
+    journal.wait_for(&[("MESSAGE", &place)]);
+    let entries = journal.entries();
+    let of_app = entries
+        .iter()
+        .filter(|it| it.contains_key("GAPLESS_WORKER"));
+    let lengths: Vec<_> = of_app
+        .filter(|it| it["MESSAGE"].len() > 500)
+        .map(|it| (it["PRIORITY"].as_str(), it["MESSAGE"].len()))
+        .collect();
+    assert_eq!(lengths, [("4", long), ("6", 48 * 1024), ("6", 1000)]);
+}
+
 #[test]
 fn a_busy_journal_costs_entries_and_no_request_waits() {
     let (service, journal) = ready("[log]\naccess = \"all\"");

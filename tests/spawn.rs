@@ -263,6 +263,9 @@ async fn the_environment_is_the_given_one_and_nothing_else() {
     let inherited = [
         ("PORT", "1"),
         ("NOTIFY_SOCKET", "/x"),
+        ("PWD", "/of/the/caller"),
+        ("OLDPWD", "/of/the/caller"),
+        ("_", "/usr/bin/gapless"),
         ("PATH", "/usr/bin:/bin"),
     ];
     let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
@@ -272,7 +275,7 @@ async fn the_environment_is_the_given_one_and_nothing_else() {
         ..Wanted::default()
     })
     .await;
-    assert_eq!(lines, ["PATH=/usr/bin:/bin", "PORT=1"]);
+    assert_eq!(lines, ["PATH=/usr/bin:/bin", "PORT=1", "PWD=/"]);
 }
 
 /// Rust ignores SIGPIPE for itself, as systemd does for services; an app wants it by default.

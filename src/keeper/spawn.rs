@@ -169,6 +169,7 @@ fn command(what: &Spawn<'_>, image: &Path) -> io::Result<Command> {
         .arg0("gapless")
         .args(chain(what).to_args())
         .env_clear()
+        .env("PWD", what.directory)
         .envs(what.env)
         .current_dir(what.directory)
         .stdin(Stdio::null());
@@ -231,8 +232,9 @@ fn chain(what: &Spawn<'_>) -> Chain {
     }
 }
 
-/// What an app may inherit of our environment: all but what systemd said to *us*. An app that took
-/// our LISTEN_PID or WATCHDOG_PID for its own would find no sockets, or be silent.
+/// What an app may inherit of our environment: all but what systemd said to *us*, and what a shell said
+/// of itself. An app that took our LISTEN_PID or WATCHDOG_PID for its own would find no sockets, or be
+/// silent; one that believed PWD would look for its files where `gapless run` was called.
 ///
 /// CREDENTIALS_DIRECTORY stays: the secrets of LoadCredential= are for the app.
 pub fn app_environment(inherited: impl IntoIterator<Item = (OsString, OsString)>) -> Environment {
@@ -250,7 +252,11 @@ fn is_ours(name: &str) -> bool {
         "MEMORY_PRESSURE_",
         "GAPLESS_",
     ];
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 20] = [
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
         "NOTIFY_SOCKET",
         "FDSTORE",
         "SYSTEMD_EXEC_PID",

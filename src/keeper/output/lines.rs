@@ -3,8 +3,11 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longest line; what is longer becomes several.
-pub(super) const LINE_BYTES_MAX: usize = 8 * 1024;
+/// Longest line; what is longer becomes several. As with journald, LineMax= in journald.conf(5).
+pub(super) const LINE_BYTES_MAX: usize = 48 * 1024;
+
+/// Bytes of a character after its first one, RFC 3629 section 3.
+const CONTINUATIONS_MAX: usize = 3;
 
 /// PRIORITY of a line without `<N>`: info.
 const DEFAULT_PRIORITY: u8 = 6;
@@ -22,6 +25,8 @@ pub(super) struct Line {
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     part: Vec<u8>,
+    /// Of a line whose first parts were passed on: what was said of it holds for the rest.
+    begun: Option<u8>,
 }
 
 impl Splitter {
@@ -34,14 +39,25 @@ impl Splitter {
             };
             self.append(text, &mut each);
             if whole {
-                each(self.take());
+                self.end(&mut each);
             }
         }
     }
 
     /// What has no line break yet, as a line.
     pub(super) fn flush(&mut self) -> Option<Line> {
-        (!self.part.is_empty()).then(|| self.take())
+        let is_left = !self.part.is_empty();
+        let line = is_left.then(|| self.take());
+        self.begun = None;
+        line
+    }
+
+    /// A line that is just as long as what was passed on has no rest.
+    fn end(&mut self, each: &mut impl FnMut(Line)) {
+        if self.begun.is_none() || !self.part.is_empty() {
+            each(self.take());
+        }
+        self.begun = None;
     }
 
     fn append(&mut self, text: &[u8], each: &mut impl FnMut(Line)) {
@@ -53,19 +69,41 @@ impl Splitter {
             if later.is_empty() {
                 return;
             }
-            each(self.take());
+            let rest_of_character = self.part.split_off(whole_characters(&self.part));
+            let line = self.take();
+            self.begun = Some(line.priority);
+            each(line);
+            self.part = rest_of_character;
             rest = later;
         }
     }
 
     fn take(&mut self) -> Line {
         let bytes = std::mem::take(&mut self.part);
-        let (priority, text) = split_priority(&bytes);
+        let (priority, text) = match self.begun {
+            Some(priority) => (priority, bytes.as_slice()),
+            None => split_priority(&bytes),
+        };
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         Line {
             priority,
             text: String::from_utf8_lossy(text).into_owned(),
         }
+    }
+}
+
+/// How many bytes there are before a character that is cut off; all, where it is no text.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let last = bytes.len().saturating_sub(1);
+    let ends = last.saturating_sub(CONTINUATIONS_MAX)..=last;
+    let is_first = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xC0 != 0x80);
+    let Some(first) = ends.rev().find(is_first).filter(|first| *first > 0) else {
+        return bytes.len();
+    };
+    let character = bytes.get(first..).unwrap_or_default();
+    match std::str::from_utf8(character) {
+        Err(error) if error.error_len().is_none() => first,
+        Ok(_) | Err(_) => bytes.len(),
     }
 }
 
@@ -173,6 +211,25 @@ mod tests {
         assert_eq!(lengths, [LINE_BYTES_MAX, 6]);
         let exact = [vec![b'x'; LINE_BYTES_MAX], b"\n".to_vec()].concat();
         assert_eq!(texts(&[&exact]).len(), 1);
+    }
+
+    #[test]
+    fn the_rest_of_a_long_line_has_its_priority_and_whole_characters() {
+        for before in 0..4 {
+            let text = format!("<3>{}{}<5>", "x".repeat(before), "\u{1f600}".repeat(20_000));
+            let lines = split(&[text.as_bytes(), b"\nnext\n"]);
+            let (next, parts) = lines.split_last().unwrap();
+            assert!(parts.len() > 1 && parts.iter().all(|part| part.priority == 3));
+            let whole: String = parts.iter().map(|part| part.text.as_str()).collect();
+            assert_eq!(whole, text.strip_prefix("<3>").unwrap());
+            assert_eq!((next.priority, next.text.as_str()), (6, "next"));
+        }
+        // No text at all: nothing is held back.
+        let lengths: Vec<_> = split(&[&vec![0x80; LINE_BYTES_MAX + 1]])
+            .iter()
+            .map(|line| line.text.chars().count())
+            .collect();
+        assert_eq!(lengths, [LINE_BYTES_MAX, 1]);
     }
 
     #[test]

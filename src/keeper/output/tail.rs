@@ -8,6 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 /// As many as fit on a screen beside the cause.
 const LINES_MAX: usize = 20;
 
+/// Of a line: enough to understand it, and 20 of them are no burden.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
 /// Questions that may wait; beyond that, one is answered with "not settled".
 const QUESTIONS_MAX: usize = 16;
 
@@ -75,7 +78,9 @@ impl Feed {
         if lines.len() >= LINES_MAX {
             lines.pop_front();
         }
-        lines.push_back(line.to_owned());
+        let end = line.floor_char_boundary(LINE_BYTES_MAX);
+        let cut = line.get(..end).filter(|_| end < line.len());
+        lines.push_back(cut.map_or_else(|| line.to_owned(), |part| format!("{part}…")));
     }
 }
 
