@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod guard;
 mod head;
 mod hub;
+mod interim;
 mod introduction;
 mod lane;
 mod live;

@@ -17,6 +17,8 @@ mod confinement;
 mod connect;
 #[path = "front/generations.rs"]
 mod generations;
+#[path = "front/interim.rs"]
+mod interim;
 #[path = "front/limits.rs"]
 mod limits;
 #[path = "front/moving.rs"]

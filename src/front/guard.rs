@@ -5,6 +5,10 @@
 //! two parties disagree on where a request ends (RFC 9112 sections 2.2, 6.1, 6.3 and 11.2). What
 //! passes here has one reading only; what does not is never handed on.
 
+mod target;
+
+use target::{Odd, Part};
+
 /// The lines that matter are shorter, unless somebody pads them to deceive.
 const LINE_KEPT: usize = 64;
 
@@ -31,8 +35,24 @@ pub(super) enum Verdict {
     /// So many may pass: they end with a head that asks for another protocol or a tunnel, and what
     /// follows may be no HTTP.
     Hold(usize),
+    /// So many may pass; the rest only as [`Guard::encoded`] has it, to be checked again.
+    Encode(usize),
     /// So many may pass, and nothing ever after.
     Fault(usize, Fault),
+}
+
+/// Why not all of the bytes were followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// See [`Verdict::Encode`].
+    Encode(usize),
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// Where in a request the next byte belongs.
@@ -141,6 +161,8 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Guard {
     state: State,
+    /// Of the request line.
+    part: Part,
     line: Line,
     length: Option<u64>,
     is_chunked: bool,
@@ -159,6 +181,7 @@ impl Guard {
     pub(super) fn new() -> Self {
         Self {
             state: State::RequestLine,
+            part: Part::default(),
             line: Line {
                 kept: [0; LINE_KEPT],
                 bytes: 0,
@@ -199,6 +222,11 @@ impl Guard {
         std::mem::take(&mut self.pathless)
     }
 
+    /// What is to be read in place of `rest`, which begins where [`Verdict::Encode`] said.
+    pub(super) fn encoded(&self, rest: &[u8]) -> Vec<u8> {
+        self.part.encoded(rest)
+    }
+
     /// Follows `bytes`. After a hold the rest is to be checked again; after a fault, nothing is.
     pub(super) fn check(&mut self, bytes: &[u8]) -> Verdict {
         let mut at = 0_usize;
@@ -210,7 +238,8 @@ impl Guard {
             };
             match step {
                 Ok(passed) => at = at.saturating_add(passed),
-                Err(fault) => {
+                Err(Stop::Encode(passed)) => return Verdict::Encode(at.saturating_add(passed)),
+                Err(Stop::Fault(fault)) => {
                     // The end of a bad line must not pass, or the line would.
                     let line_end = rest.iter().position(|byte| *byte == b'\n');
                     let passed = if matches!(self.state, State::Chunk(_)) {
@@ -229,25 +258,35 @@ impl Guard {
         Verdict::Pass
     }
 
-    fn check_line(&mut self, rest: &[u8]) -> Result<usize, Fault> {
+    fn check_line(&mut self, rest: &[u8]) -> Result<usize, Stop> {
         let end = rest.iter().position(|byte| *byte == b'\n');
         let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or(rest);
+        let odd = match self.state {
+            State::RequestLine => self.part.follow(part).err(),
+            State::Field | State::Trailer | State::Body(_) | State::Chunk(_) => None,
+        };
+        let (part, stop) = match odd {
+            None => (part, None),
+            Some(Odd::Fragment) => (part, Some(Fault::Fragment.into())),
+            Some(Odd::Byte(at)) => (part.get(..at).unwrap_or(part), Some(Stop::Encode(at))),
+        };
         self.line.push(part);
-        if self.state == State::RequestLine && part.contains(&b'#') {
-            return Err(Fault::Fragment);
-        }
         if self.state == State::RequestLine && self.line.begins_with(b"OPTIONS ") {
             let marks = part.iter().filter(|byte| matches!(byte, b'/' | b'?'));
             self.marks = self.marks.saturating_add(marks.count());
+        }
+        if let Some(stop) = stop {
+            return Err(stop);
         }
         let Some(end) = end else {
             return Ok(rest.len());
         };
         if !self.line.ends_with_cr {
-            return Err(Fault::BareLineFeed);
+            return Err(Fault::BareLineFeed.into());
         }
         self.take_line()?;
         self.line.clear();
+        self.part = Part::default();
         Ok(end.saturating_add(1))
     }
 
@@ -323,7 +362,7 @@ impl Guard {
         taken
     }
 
-    fn check_chunk(&mut self, rest: &[u8], chunk: Chunk) -> Result<usize, Fault> {
+    fn check_chunk(&mut self, rest: &[u8], chunk: Chunk) -> Result<usize, Stop> {
         if let Chunk::Data(left) = chunk {
             let (taken, left) = taken(rest, left);
             self.state = State::Chunk(if left == 0 {

@@ -71,7 +71,8 @@ pub(super) fn is_possible(wish: Wish, status: StatusCode) -> bool {
 /// The refusal that the client gets instead.
 pub(super) fn prepare_request(head: &mut Parts, body: BodyKind) -> Result<Wish, Refusal> {
     let is_connect = head.method == Method::CONNECT;
-    if !is_plausible(&head.method) {
+    // What a client sent to us would come back with our fields in it (RFC 9110 section 9.3.8).
+    if !is_plausible(&head.method) || head.method == Method::TRACE {
         return Err(Refusal::BadMethod);
     }
     let upgrade = if head.headers.keys().any(concerns_a_proxy) {

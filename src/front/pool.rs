@@ -4,6 +4,7 @@
 //! pool never retries and never chooses: that is the request's matter.
 
 use super::body::RequestBody;
+use super::interim::Sniffer;
 use super::live::Life;
 use super::stream::Socket;
 use crate::link::{Backend, Endpoint};
@@ -16,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -38,6 +39,9 @@ const IDLE_CONNECTIONS_MAX: usize = 512;
 
 /// An app's head may have this size; hyper also keeps no more of a body at a time.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Fields of a response. Its bytes are the limit; of so many fields each has 65.
+const FIELDS_MAX: usize = 1000;
 
 /// What an app may say before its answer's head is whole, interim responses (1xx) included.
 const PREAMBLE_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
@@ -157,6 +161,7 @@ impl BackendPool {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
+            .max_headers(FIELDS_MAX)
             .handshake(io)
             .await
             .map_err(ConnectError::Handshake)?;
@@ -223,6 +228,15 @@ impl AppConnection {
         self.ear.is_last.set(true);
     }
 
+    /// Interim answers that came since the last call, as the client is to get them; wakes when more do.
+    pub(super) fn poll_interim(&self, cx: &Context<'_>) -> Option<Vec<u8>> {
+        let mut waker = self.ear.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Some(self.ear.interim.borrow_mut().take()).filter(|interim| !interim.is_empty())
+    }
+
     /// More than [`PREAMBLE_BYTES_MAX`], and no answer.
     pub(super) fn said_too_much(&self) -> bool {
         self.ear.has_too_much()
@@ -243,12 +257,26 @@ struct Ear {
     bytes_heard: Cell<usize>,
     is_answered: Cell<bool>,
     is_last: Cell<bool>,
+    interim: RefCell<Sniffer>,
+    /// Who waits for the answer, and passes on what comes before it.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Ear {
     fn listen(&self) {
         self.bytes_heard.set(0);
         self.is_answered.set(false);
+        self.interim.borrow_mut().listen();
+    }
+
+    fn hear(&self, bytes: &[u8]) {
+        self.bytes_heard
+            .set(self.bytes_heard.get().saturating_add(bytes.len()));
+        if self.interim.borrow_mut().hear(bytes)
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
     }
 
     fn has_too_much(&self) -> bool {
@@ -275,9 +303,8 @@ impl AsyncRead for AppStream {
         }
         let before = into.filled().len();
         let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into);
-        let heard = into.filled().len().saturating_sub(before);
-        let bytes = &self.ear.bytes_heard;
-        bytes.set(bytes.get().saturating_add(heard));
+        self.ear
+            .hear(into.filled().get(before..).unwrap_or_default());
         polled
     }
 }

@@ -7,7 +7,8 @@
 use super::live::CutMark;
 use super::patience::Patience;
 use crate::config::HttpConfig;
-use std::cell::{Cell, RefCell};
+use hyper::body::Bytes;
+use std::cell::{Cell, RefCell, RefMut};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -87,6 +88,11 @@ pub(super) struct Progress {
     /// The response that is being sent ends where the connection ends (HTTP/1.0), so only a reset
     /// can say that it broke off.
     ends_by_close: Cell<bool>,
+    /// What the app says before its answer, until it is written.
+    interim: RefCell<Bytes>,
+    takes_interim: Cell<bool>,
+    /// Some of it is written.
+    is_interim_begun: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -117,6 +123,9 @@ impl Progress {
             cut: RefCell::new(None),
             own_answer: Cell::new(None),
             ends_by_close: Cell::new(false),
+            interim: RefCell::default(),
+            takes_interim: Cell::new(false),
+            is_interim_begun: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
@@ -209,6 +218,9 @@ impl Progress {
 
     pub(super) fn app_is_not_awaited(&self) {
         self.app_awaited_since.set(None);
+        if !self.is_interim_begun.get() {
+            self.interim.take();
+        }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -238,9 +250,11 @@ impl Progress {
         }
     }
 
-    /// What goes out while nothing is in flight is hyper's answer to a head that it cannot read.
-    pub(super) fn goes_out(&self, bytes: &[u8]) {
-        if !self.is_in_flight() && self.own_answer.get().is_none() {
+    /// What goes out while nothing is in flight is hyper's answer to a head that it cannot read. True: it
+    /// begins.
+    pub(super) fn goes_out(&self, bytes: &[u8]) -> bool {
+        let begins = !self.is_in_flight() && self.own_answer.get().is_none();
+        if begins {
             let status = bytes
                 .get("HTTP/1.1 ".len()..)
                 .and_then(|rest| rest.get(..3));
@@ -248,10 +262,44 @@ impl Progress {
             self.own_answer
                 .set(status.and_then(|status| status.parse().ok()));
         }
+        begins
     }
 
     pub(super) fn own_answer(&self) -> Option<u16> {
         self.own_answer.get()
+    }
+
+    pub(super) fn set_takes_interim(&self, takes_interim: bool) {
+        self.takes_interim.set(takes_interim);
+    }
+
+    /// The client knows what an interim answer is.
+    pub(super) fn takes_interim(&self) -> bool {
+        self.takes_interim.get()
+    }
+
+    /// To be written before the answer, which waits for it.
+    pub(super) fn app_says_before(&self, interim: &[u8]) {
+        let mut waiting = self.interim.borrow_mut();
+        *waiting = [&**waiting, interim].concat().into();
+    }
+
+    pub(super) fn has_interim(&self) -> bool {
+        !self.interim.borrow().is_empty()
+    }
+
+    /// What is written next has to wait for the rest of it.
+    pub(super) fn is_interim_begun(&self) -> bool {
+        self.is_interim_begun.get()
+    }
+
+    /// What is left of it, for who writes it.
+    pub(super) fn interim(&self) -> RefMut<'_, Bytes> {
+        self.interim.borrow_mut()
+    }
+
+    pub(super) fn interim_is_written(&self, is_whole: bool) {
+        self.is_interim_begun.set(!is_whole);
     }
 
     pub(super) fn set_ends_by_close(&self, ends_by_close: bool) {

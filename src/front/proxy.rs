@@ -13,7 +13,7 @@ use super::progress::{Progress, Upload};
 use super::refusal::{Form, Refusal};
 use super::tunnel::Switched;
 use hyper::body::{Body, Incoming};
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::cell::{Cell, RefCell};
@@ -78,6 +78,10 @@ pub(super) async fn answer(
     let is_head = head.method == Method::HEAD;
     let is_connect = head.method == Method::CONNECT;
     let version = head.version;
+    // RFC 9110 section 15.2: a client of HTTP/1.0 knows none.
+    client
+        .progress
+        .set_takes_interim(version == Version::HTTP_11);
     let accept = head.headers.get(ACCEPT).cloned();
     let id = client
         .origin
@@ -96,8 +100,16 @@ pub(super) async fn answer(
             let unsized_body = response.body().size_hint().exact().is_none();
             let ends_by_close = version == Version::HTTP_10 && unsized_body;
             client.progress.set_ends_by_close(ends_by_close);
+
             client.progress.app_answered(lease.cut_mark());
-            pass_on(is_connect, response, (connection, lease), exchange)
+            let mut response = pass_on(is_connect, response, (connection, lease), exchange);
+            if ends_by_close {
+                // Of HTTP/1.1, hyper says keep-alive, which this client may have asked for.
+                *response.version_mut() = Version::HTTP_10;
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
         Err(refusal) => {
             client.progress.app_is_not_awaited();
@@ -309,7 +321,8 @@ async fn attempt(
     client.progress.app_is_awaited();
     let method = request.method().clone();
     let sent = connection.sender.try_send_request(request);
-    match watched(client, lease, sent).await {
+    let answered = behind_interim(client, &connection, sent);
+    match watched(client, lease, answered).await {
         Err(refusal) => Attempt::Refused(refusal),
         Ok(Ok(response)) if !head::is_possible(wish, response.status()) => MALFORMED,
         Ok(Ok(response)) => {
@@ -357,6 +370,34 @@ async fn connection_to_app(
             Ok(None)
         }
     }
+}
+
+/// The answer of the app, when what it said before that is with the client.
+async fn behind_interim<F: Future>(
+    client: &Client,
+    connection: &AppConnection,
+    sent: F,
+) -> F::Output {
+    let mut sent = pin!(sent);
+    let mut answer = None;
+    std::future::poll_fn(|cx| {
+        if answer.is_none()
+            && let Poll::Ready(ready) = sent.as_mut().poll(cx)
+        {
+            answer = Some(ready);
+        }
+        if let Some(interim) = connection.poll_interim(cx)
+            && client.progress.takes_interim()
+        {
+            client.progress.app_says_before(&interim);
+        }
+        if client.progress.has_interim() {
+            // Whoever writes it wakes us, and it is written only when this has been polled.
+            return Poll::Pending;
+        }
+        answer.take().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// Ends the wait for the app by a cut or by `response_timeout`. The driver of the connection owns

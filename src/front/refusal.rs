@@ -51,7 +51,7 @@ pub(super) enum Refusal {
     ConnectUnsupported,
     /// CONNECT to what is no host and port, or with a body.
     BadConnect,
-    /// A method that no app can mean.
+    /// A method that no app can mean, or TRACE.
     BadMethod,
     /// An `Expect` other than `100-continue`.
     ExpectationUnknown,
@@ -187,7 +187,9 @@ impl Refusal {
             Self::AppRefused => "the app accepts no connections",
             Self::AppDied => "the app ended before it answered",
             Self::AppTimedOut => "the app did not answer in time",
-            Self::AppMalformed => "the app's answer is not HTTP",
+            Self::AppMalformed => {
+                "the app's answer is not HTTP, or has more than 1000 fields or 64 KiB of them"
+            }
             Self::Cut => "the app was replaced before it answered",
             Self::BodyTooLarge => "the request body is too large",
             Self::BodyBroken => "the request body ended early or is malformed",
@@ -195,7 +197,7 @@ impl Refusal {
             Self::BadTarget => "the request target is not a path",
             Self::ConnectUnsupported => "CONNECT is not supported",
             Self::BadConnect => "CONNECT needs a host and a port, and no body",
-            Self::BadMethod => "the method is too long or not in capitals",
+            Self::BadMethod => "the method is TRACE, too long or not in capitals",
             Self::ExpectationUnknown => "only 100-continue can be expected",
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! It never closes or shuts down by itself: a connection may move to another front at any time.
 
+mod own_answer;
 mod socket;
 
 pub(super) use socket::{Peer, Socket};
 
-use super::guard::{Guard, Verdict};
+use super::guard::{Fault, Guard, Verdict};
 use super::progress::{Progress, Upload};
 use super::trustee::Slot;
 use hyper::body::{Buf, Bytes};
@@ -39,6 +40,10 @@ pub(super) struct ClientStream {
     has_more: bool,
     /// Some after a fault: what is left of [`POISON`]; then the stream is at its end.
     poison: Option<&'static [u8]>,
+    /// Why there is poison.
+    fault: Option<Fault>,
+    /// What is left of an answer that is written in place of hyper's.
+    instead: Option<Bytes>,
 }
 
 impl ClientStream {
@@ -61,6 +66,8 @@ impl ClientStream {
             is_impatient: false,
             has_more: false,
             poison: None,
+            fault: None,
+            instead: None,
         }
     }
 
@@ -127,15 +134,19 @@ impl ClientStream {
             return Poll::Ready(Ok(()));
         }
         let before = into.filled().len();
-        ready!(self.poll_read_any(cx, into))?;
-        let is_end = into.filled().len() == before;
-        if is_end && self.progress.is_in_flight() && !self.guard.is_in_body() {
-            // Half-closed, or gone: nobody can tell. Its request is whole, so it gets an answer.
-            self.progress.client_ended();
-            return Poll::Pending;
+        loop {
+            ready!(self.poll_read_any(cx, into))?;
+            let is_end = into.filled().len() == before;
+            if is_end && self.progress.is_in_flight() && !self.guard.is_in_body() {
+                // Half-closed, or gone: nobody can tell. Its request is whole, so it gets an answer.
+                self.progress.client_ended();
+                return Poll::Pending;
+            }
+            // Nothing may be left of it but what is to be read again, encoded.
+            if is_end || !self.check(before, into) || into.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
         }
-        self.check(before, into);
-        Poll::Ready(Ok(()))
     }
 
     /// Whether the client leaves while an answer is on its way. hyper does not look: it would have to
@@ -172,13 +183,19 @@ impl ClientStream {
         }
     }
 
-    /// Takes back what must not pass of the bytes behind `before`.
-    fn check(&mut self, before: usize, into: &mut ReadBuf<'_>) {
+    /// Takes back what must not pass of the bytes behind `before`. True: it is to be read again.
+    fn check(&mut self, before: usize, into: &mut ReadBuf<'_>) -> bool {
         let bytes = into.filled().get(before..).unwrap_or_default();
         let verdict = self.guard.check(bytes);
         self.progress.sees_pathless(self.guard.take_pathless());
         match verdict {
             Verdict::Pass => {}
+            Verdict::Encode(passed) => {
+                let rest = self.guard.encoded(bytes.get(passed..).unwrap_or_default());
+                self.prefix = [&*rest, &*self.prefix].concat().into();
+                into.set_filled(before.saturating_add(passed));
+                return true;
+            }
             Verdict::Hold(passed) => {
                 self.is_holding = true;
                 let rest = bytes.get(passed..).unwrap_or_default();
@@ -196,8 +213,10 @@ impl ClientStream {
                 let mut left = POISON;
                 put_some(&mut left, into);
                 self.poison = Some(left);
+                self.fault = Some(why);
             }
         }
+        false
     }
 }
 
@@ -234,7 +253,10 @@ impl AsyncRead for ClientStream {
 impl ClientStream {
     /// If it is the answer to a CONNECT: what is here by now did not wait for it.
     fn goes_out(&mut self, bytes: &[u8]) {
-        self.progress.goes_out(bytes);
+        if self.progress.goes_out(bytes) {
+            let status = self.progress.own_answer();
+            self.instead = Some(own_answer::with_text(bytes, status, self.fault));
+        }
         if self.is_holding && self.guard.is_connect() && !self.is_impatient {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             let peeked = rustix::net::recv(&self.socket, &mut [0_u8; 1], flags);
@@ -244,6 +266,32 @@ impl ClientStream {
                 self.progress.set_upload(Upload::Abandoned);
             }
         }
+    }
+
+    /// All of it, then hyper's bytes count as written.
+    fn poll_write_instead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        while let Some(left) = self.instead.as_mut().filter(|it| !it.is_empty()) {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, left))?;
+            left.advance(written);
+        }
+        self.instead = None;
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// What the app says before its answer; whoever waits for that goes on.
+    fn poll_write_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut left = self.progress.interim();
+        while left.has_remaining() {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &left))?;
+            left.advance(written);
+            self.progress.interim_is_written(!left.has_remaining());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
     }
 
     fn stamp(
@@ -271,8 +319,14 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.progress.is_interim_begun() {
+            ready!(this.poll_write_interim(cx))?;
+        }
         this.goes_out(bytes);
-        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        let written = match &this.instead {
+            Some(_) => this.poll_write_instead(cx, bytes.len()),
+            None => Pin::new(&mut this.socket).poll_write(cx, bytes),
+        };
         this.stamp(cx, written)
     }
 
@@ -282,8 +336,15 @@ impl AsyncWrite for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.goes_out(slices.first().map_or(&[], |slice| slice));
-        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        if this.progress.is_interim_begun() {
+            ready!(this.poll_write_interim(cx))?;
+        }
+        let first: &[u8] = slices.first().map_or(&[], |slice| slice);
+        this.goes_out(first);
+        let written = match &this.instead {
+            Some(_) => this.poll_write_instead(cx, first.len()),
+            None => Pin::new(&mut this.socket).poll_write_vectored(cx, slices),
+        };
         this.stamp(cx, written)
     }
 
@@ -294,6 +355,9 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
+        if this.progress.has_interim() {
+            ready!(this.poll_write_interim(cx))?;
+        }
         this.watch(cx)?;
         this.progress.flushed();
         this.settle();

@@ -194,14 +194,19 @@ async fn a_client_that_takes_nothing_is_left() {
 #[tokio::test]
 async fn nonsense_gets_400_and_harms_nobody() {
     let (port, mut front, _app) = world(http()).await;
-    for junk in [
-        "\0\0\0\0\r\n\r\n",
-        "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-        "G\r\n\r\n",
+    for (junk, why) in [
+        ("\0\0\0\0\r\n\r\n", "first line"),
+        (
+            "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            "Content-Length",
+        ),
+        ("G\r\n\r\n", "first line"),
     ] {
         let mut client = Client::connect(&port).await;
         client.send(junk).await;
-        assert_eq!(client.answer().await.status, 400, "{junk:?}");
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 400, "{junk:?}");
+        assert!(answer.body.contains(why), "{junk:?}: {answer:?}");
     }
     let all = |report: &Report| report.counters.refusals.get("malformed_head") == Some(&3);
     front.until("all are counted", all).await;

@@ -8,7 +8,7 @@ fn verdict(bytes: &str) -> Verdict {
 fn fault(bytes: &str) -> Option<Fault> {
     match verdict(bytes) {
         Verdict::Fault(_, fault) => Some(fault),
-        Verdict::Pass | Verdict::Hold(_) => None,
+        Verdict::Pass | Verdict::Hold(_) | Verdict::Encode(_) => None,
     }
 }
 
@@ -164,9 +164,9 @@ proptest! {
         let parts = match guard.check(one) {
             Verdict::Pass => match guard.check(two) {
                 Verdict::Fault(at, fault) => Verdict::Fault(at + one.len(), fault),
-                held @ (Verdict::Pass | Verdict::Hold(_)) => held,
+                held @ (Verdict::Pass | Verdict::Hold(_) | Verdict::Encode(_)) => held,
             },
-            held @ (Verdict::Hold(_) | Verdict::Fault(..)) => held,
+            held @ (Verdict::Hold(_) | Verdict::Encode(_) | Verdict::Fault(..)) => held,
         };
         prop_assert_eq!(matches!(whole, Verdict::Pass), matches!(parts, Verdict::Pass));
         if let (Verdict::Fault(_, whole), Verdict::Fault(_, parts)) = (whole, parts) {
@@ -216,5 +216,60 @@ fn an_options_whose_absolute_target_may_have_no_path_is_told_by_its_number() {
         assert_eq!(guard.check(two), Verdict::Pass);
         told.extend(guard.take_pathless());
         assert_eq!(told, [1, 6], "cut at {cut}");
+    }
+}
+
+/// What passes in the end, as the stream does it, and whether anything was encoded.
+fn passed(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut guard = Guard::new();
+    let mut passed = Vec::new();
+    for piece in pieces {
+        let mut rest = piece.to_vec();
+        loop {
+            match guard.check(&rest) {
+                Verdict::Pass => break passed.extend(rest),
+                Verdict::Encode(at) => {
+                    let behind = rest.split_off(at);
+                    passed.append(&mut rest);
+                    rest = guard.encoded(&behind);
+                }
+                other @ (Verdict::Hold(_) | Verdict::Fault(..)) => panic!("{other:?}"),
+            }
+        }
+    }
+    passed
+}
+
+#[test]
+fn what_no_target_may_have_is_encoded_and_nothing_else() {
+    for (target, wanted) in [
+        (
+            &b"/q?query=up{job=\"node\"}|a\\b^c`"[..],
+            "/q?query=up{job=%22node%22}|a\\b^c`",
+        ),
+        (b"/a\"b<c>`d?<e>?\"", "/a\"b%3Cc%3E%60d?%3Ce%3E?%22"),
+        (b"/caf\xc3\xa9?\xc3\xa9", "/caf\u{e9}?\u{e9}"),
+        (b"/caf\xe9?a=\xff", "/caf%E9?a=%FF"),
+        (b"http://h/p?\"", "http://h/p?%22"),
+    ] {
+        let request = [b"GET ", target, b" HTTP/1.1\r\nA: <\"\xe9\r\n\r\n"].concat();
+        let end = &b" HTTP/1.1\r\nA: <\"\xe9\r\n\r\n"[..];
+        let wanted = [b"GET ", wanted.as_bytes(), end].concat();
+        let twice = [&*request, &*request].concat();
+        assert_eq!(passed(&[&twice]), [&*wanted, &*wanted].concat());
+        // A character of more bytes may be cut, and then its bytes are encoded, which means the same.
+        let is_text = std::str::from_utf8(target).is_ok_and(|target| !target.is_ascii());
+        for at in 0..if is_text { 0 } else { request.len() } {
+            let (one, two) = request.split_at(at);
+            assert_eq!(passed(&[one, two]), wanted, "cut at {at}");
+        }
+    }
+    // Neither a method nor a version is mended.
+    for line in [
+        "G\"T / HTTP/1.1\r\n",
+        "GET / HTTP/\"\r\n",
+        "\"GET / HTTP/1.1\r\n",
+    ] {
+        assert_eq!(verdict(line), Verdict::Pass, "{line}");
     }
 }
