@@ -194,6 +194,10 @@ pub struct HttpConfig {
     /// a keeper without it wrote down.
     #[serde(default)]
     pub odd_field_names: bool,
+    /// The app gets `Forwarded` (RFC 7239) also where no trusted proxy sends it. Absent from what a keeper
+    /// without it wrote down.
+    #[serde(default)]
+    pub forwarded: bool,
     /// After an upgrade, the front that it made old has so long for its requests and tunnels; none:
     /// as long as they take. Absent from what a keeper without it wrote down.
     #[serde(default)]

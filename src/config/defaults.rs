@@ -112,6 +112,7 @@ impl Default for HttpConfig {
             tunnels: Self::tunnels_by_default(),
             connect: false,
             odd_field_names: false,
+            forwarded: false,
             // What is under way is no reason to keep anybody waiting, and costs little.
             upgrade_drain: None,
             head_bytes_max: 16 * 1024,

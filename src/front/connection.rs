@@ -161,7 +161,8 @@ pub(super) fn serve(lane: &Rc<Lane>, visit: Visit, prefix: Bytes) {
         lane: Rc::clone(lane),
         progress,
         origin: Origin::new(peer, visit.introduced, &lane.http().trusted_proxies)
-            .with_odd_names(lane.http().odd_field_names),
+            .with_odd_names(lane.http().odd_field_names)
+            .with_forwarded(lane.http().forwarded),
         switched: RefCell::new(None),
     });
     let Visit {

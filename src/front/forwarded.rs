@@ -3,6 +3,8 @@
 //! What an untrusted client says about itself, in these fields and in those of [`claims`], never
 //! reaches the app.
 
+mod rfc7239;
+
 use super::claims::{self, Rules};
 use super::introduction::Introduced;
 use super::stream::Peer;
@@ -20,9 +22,6 @@ const HOST_SEEN: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Set on requests and on their responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Of a `Forwarded` field.
-const END: &[u8] = b";proto=http";
-
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -38,8 +37,8 @@ pub(super) struct Origin {
     rules: Rules,
     /// None for a unix peer, which has no address.
     address: Option<HeaderValue>,
-    /// `for=` of RFC 7239 section 6.
-    node: String,
+    /// Whether the app gets `Forwarded` where no trusted proxy sends it.
+    says_forwarded: bool,
 }
 
 impl Origin {
@@ -62,20 +61,23 @@ impl Origin {
         self
     }
 
+    /// The app gets `Forwarded` from us.
+    pub(super) fn with_forwarded(mut self, says_forwarded: bool) -> Self {
+        self.says_forwarded = says_forwarded;
+        self
+    }
+
     fn of(peer: Peer, trusted: &[IpNet]) -> Self {
         match peer {
             Peer::Local => Self {
                 rules: Rules::of_peer(true),
                 address: None,
-                node: "unknown".to_owned(),
+                says_forwarded: false,
             },
             Peer::Ip(ip) => Self {
                 rules: Rules::of_peer(trusted.iter().any(|net| net.contains(&ip))),
                 address: HeaderValue::from_str(&ip.to_string()).ok(),
-                node: match ip {
-                    IpAddr::V4(ip) => ip.to_string(),
-                    IpAddr::V6(ip) => format!("\"[{ip}]\""),
-                },
+                says_forwarded: false,
             },
         }
     }
@@ -84,11 +86,10 @@ impl Origin {
     pub(super) fn claim(&self, headers: &HeaderMap) -> Claim {
         Claim {
             peer: self.address.clone(),
-            said: if self.rules.is_trusted {
-                joined(headers, &FOR)
-            } else {
-                None
-            },
+            said: self.said(headers, &FOR).or_else(|| {
+                let said = self.said(headers, &FORWARDED)?;
+                rfc7239::Said::of(&said)?.nodes.map(Vec::from)
+            }),
         }
     }
 
@@ -99,7 +100,10 @@ impl Origin {
         if !headers.keys().all(|name| may_pass(name.as_str())) {
             claims::keep(headers, may_pass);
         }
-        self.extend_forwarded(headers);
+        let forwarded = self.said(headers, &FORWARDED);
+        if let Some(said) = forwarded.as_deref().and_then(rfc7239::Said::of) {
+            said.fill(headers);
+        }
         self.extend_for(headers);
         if !(self.rules.is_trusted && headers.contains_key(PROTO)) {
             headers.insert(PROTO, HeaderValue::from_static("http"));
@@ -110,6 +114,15 @@ impl Origin {
                 None => drop(headers.remove(HOST_SEEN)),
             }
         }
+        self.set_forwarded(forwarded, headers);
+    }
+
+    /// By the proxy that the request comes from, if it is believed.
+    fn said(&self, headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+        self.rules
+            .is_trusted
+            .then(|| joined(headers, name))
+            .flatten()
     }
 
     fn extend_for(&self, headers: &mut HeaderMap) {
@@ -119,11 +132,7 @@ impl Origin {
             }
             return;
         };
-        let before = if self.rules.is_trusted {
-            joined(headers, &FOR)
-        } else {
-            None
-        };
+        let before = self.said(headers, &FOR);
         let value = match before {
             None => Ok(address.clone()),
             Some(mut list) => {
@@ -137,24 +146,23 @@ impl Origin {
         }
     }
 
-    fn extend_forwarded(&self, headers: &mut HeaderMap) {
-        let before = if self.rules.is_trusted {
-            joined(headers, &FORWARDED)
-        } else {
-            None
+    /// Apps that know it believe it before the others, so it is never there to say something else. What a
+    /// trusted proxy said is extended by its address alone: the rest would describe our end of its
+    /// connection.
+    fn set_forwarded(&self, before: Option<Vec<u8>>, headers: &mut HeaderMap) {
+        let value = match before {
+            Some(mut list) => {
+                let address = self.address.as_ref().and_then(|it| it.to_str().ok());
+                list.extend_from_slice(b", ");
+                list.extend_from_slice(rfc7239::node(address).as_bytes());
+                Some(list)
+            }
+            None if self.says_forwarded => Some(rfc7239::as_said_by(headers)),
+            None => None,
         };
-        let mut parts: [&[u8]; 8] = [b"", b"", b"for=", self.node.as_bytes(), b"", b"", b"", END];
-        if let Some(before) = &before {
-            [parts[0], parts[1]] = [before.as_slice(), b", "];
-        }
-        // A Host that passed head::prepare_request has no quote and no backslash in it.
-        if let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()) {
-            [parts[4], parts[5], parts[6]] = [b";host=\"", host.as_bytes(), b"\""];
-        }
-        // Not copied again.
-        match HeaderValue::from_maybe_shared(Bytes::from(parts.concat())) {
-            Ok(value) => drop(headers.insert(FORWARDED, value)),
-            Err(_invalid) => drop(headers.remove(FORWARDED)),
+        match value.map(|value| HeaderValue::from_maybe_shared(Bytes::from(value))) {
+            Some(Ok(value)) => drop(headers.insert(FORWARDED, value)),
+            Some(Err(_)) | None => drop(headers.remove(FORWARDED)),
         }
     }
 
@@ -281,162 +289,4 @@ impl RequestIds {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn origin(ip: &str, trusted: &str) -> Origin {
-        let peer = Peer::Ip(ip.parse().unwrap());
-        Origin::new(peer, None, &[trusted.parse().unwrap()])
-    }
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
-        }
-        headers
-    }
-
-    #[test]
-    fn what_a_stranger_says_about_itself_is_replaced() {
-        let mut headers = headers(&[
-            ("host", "example.org"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "evil"),
-            ("x-real-ip", "1.1.1.1"),
-            ("x_forwarded_for", "1.1.1.1"),
-            ("content_length", "5"),
-            ("forwarded", "for=1.1.1.1"),
-        ]);
-        origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
-        assert_eq!(headers[FOR], "192.0.2.7");
-        assert_eq!(headers[PROTO], "http");
-        assert_eq!(headers[HOST_SEEN], "example.org");
-        assert_eq!(
-            headers[FORWARDED],
-            "for=192.0.2.7;host=\"example.org\";proto=http"
-        );
-        assert_eq!(headers.len(), 5);
-    }
-
-    #[test]
-    fn what_passes_depends_on_who_says_it() {
-        let said = [
-            ("host", "a"),
-            ("x-forwarded-user", "1"),
-            ("x_mine", "1"),
-            ("x-mine", "1"),
-        ];
-        let described = |origin: Origin| {
-            let mut headers = headers(&said);
-            origin.describe(&mut headers);
-            let passes = |name| headers.contains_key(name);
-            assert!(passes("x-mine") && passes("host"));
-            (passes("x-forwarded-user"), passes("x_mine"))
-        };
-        let stranger = || origin("192.0.2.7", "10.0.0.0/8");
-        let proxy = || origin("10.1.2.3", "10.0.0.0/8");
-        assert_eq!(described(stranger()), (false, false));
-        assert_eq!(described(stranger().with_odd_names(true)), (false, true));
-        assert_eq!(described(proxy()), (true, false));
-        assert_eq!(described(proxy().with_odd_names(true)), (true, true));
-        let local = || Origin::new(Peer::Local, None, &[]);
-        assert_eq!(described(local()), (true, false));
-        assert_eq!(described(local().with_odd_names(true)), (true, true));
-    }
-
-    #[test]
-    fn ids_are_many_and_each_another_one() {
-        let ids = RequestIds::new();
-        let all: Vec<_> = (0..3 * IDS_AT_ONCE).map(|_| ids.next()).collect();
-        assert!(all.iter().all(|id| id.len() == ID_BYTES));
-        let last = all.last().unwrap().to_str().unwrap();
-        assert!(last.ends_with("000000bf"), "{last}");
-        let unique: std::collections::BTreeSet<_> = all.iter().map(HeaderValue::as_bytes).collect();
-        assert_eq!(unique.len(), all.len());
-    }
-
-    #[test]
-    fn what_a_trusted_proxy_says_is_extended() {
-        let mut headers = headers(&[
-            ("host", "inner"),
-            ("x-forwarded-for", "192.0.2.7"),
-            ("x-forwarded-for", "192.0.2.8"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "example.org"),
-            ("forwarded", "for=192.0.2.7;proto=https"),
-        ]);
-        origin("10.1.2.3", "10.0.0.0/8").describe(&mut headers);
-        assert_eq!(headers[FOR], "192.0.2.7, 192.0.2.8, 10.1.2.3");
-        assert_eq!(headers[PROTO], "https");
-        assert_eq!(headers[HOST_SEEN], "example.org");
-        let forwarded = "for=192.0.2.7;proto=https, for=10.1.2.3;host=\"inner\";proto=http";
-        assert_eq!(headers[FORWARDED], forwarded);
-    }
-
-    #[test]
-    fn a_v6_address_is_quoted_and_a_unix_peer_is_trusted_and_unknown() {
-        let mut six = headers(&[("host", "a")]);
-        origin("2001:db8::1", "10.0.0.0/8").describe(&mut six);
-        assert_eq!(
-            six[FORWARDED],
-            "for=\"[2001:db8::1]\";host=\"a\";proto=http"
-        );
-        let mut local = headers(&[("host", "a"), ("x-forwarded-for", "192.0.2.7")]);
-        Origin::new(Peer::Local, None, &[]).describe(&mut local);
-        assert_eq!(local[FOR], "192.0.2.7");
-        assert_eq!(local[FORWARDED], "for=unknown;host=\"a\";proto=http");
-    }
-
-    #[test]
-    fn behind_a_load_balancer_the_client_is_who_the_proxy_header_names() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let described = |introduced| {
-            let mut headers = headers(&[("host", "a"), ("x-forwarded-for", "1.1.1.1")]);
-            let balancer = Peer::Ip("10.1.2.3".parse().unwrap());
-            Origin::new(balancer, Some(introduced), &trusted).describe(&mut headers);
-            headers
-        };
-        let as_ip = |text: &str| described(Introduced::As(text.parse().unwrap()));
-        assert_eq!(as_ip("192.0.2.7")[FOR], "192.0.2.7");
-        // A proxy behind the load balancer.
-        assert_eq!(as_ip("10.9.9.9")[FOR], "1.1.1.1, 10.9.9.9");
-        // That the load balancer is trusted says nothing of a client that it does not name.
-        assert_eq!(described(Introduced::AsNobody)[FOR], "10.1.2.3");
-        let local = Origin::new(Peer::Local, Some(Introduced::AsNobody), &trusted);
-        let mut headers = headers(&[("host", "a"), ("forwarded", "for=1.1.1.1")]);
-        headers.insert(FOR, HeaderValue::from_static("1.1.1.1"));
-        local.describe(&mut headers);
-        assert!(!headers.contains_key(FOR));
-        assert_eq!(headers[FORWARDED], "for=unknown;host=\"a\";proto=http");
-    }
-
-    #[test]
-    fn a_request_id_is_kept_only_from_those_we_trust_and_only_if_sane() {
-        let ids = RequestIds::new();
-        let trusted = origin("10.1.2.3", "10.0.0.0/8");
-        let stranger = origin("192.0.2.7", "10.0.0.0/8");
-        let given = || headers(&[("x-request-id", "abc-1")]);
-        assert_eq!(trusted.request_id(&mut given(), &ids), "abc-1");
-        assert_ne!(stranger.request_id(&mut given(), &ids), "abc-1");
-        let mut odd = headers(&[("x-request-id", "a b\"c")]);
-        let made = trusted.request_id(&mut odd, &ids);
-        assert_eq!(odd[REQUEST_ID], made);
-        assert_ne!(made, ids.next());
-    }
-
-    proptest! {
-        #[test]
-        fn no_field_of_a_stranger_reaches_the_app(value in "[ -~]{0,60}") {
-            let mut headers = headers(&[("host", "a"), ("x-forwarded-for", &value), ("forwarded", &value)]);
-            origin("192.0.2.7", "10.0.0.0/8").describe(&mut headers);
-            prop_assert_eq!(&headers[FOR], "192.0.2.7");
-            prop_assert_eq!(&headers[FORWARDED], "for=192.0.2.7;host=\"a\";proto=http");
-        }
-    }
-}
+mod tests;

@@ -50,6 +50,7 @@ pub fn http() -> HttpConfig {
         tunnels: Duration::from_secs(10),
         connect: false,
         odd_field_names: false,
+        forwarded: false,
         upgrade_drain: None,
         head_bytes_max: 16 * 1024,
         headers_max: 100,

@@ -111,6 +111,7 @@ fn of_http(http: &HttpConfig) -> Settings {
         ("[http] tunnels", duration(http.tunnels)),
         ("[http] connect", http.connect.to_string()),
         ("[http] odd_field_names", http.odd_field_names.to_string()),
+        ("[http] forwarded", http.forwarded.to_string()),
         ("[http] upgrade_drain", upgrade_drain),
         ("[http] head_bytes_max", size(head_bytes_max)),
         ("[http] headers_max", http.headers_max.to_string()),

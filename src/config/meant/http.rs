@@ -50,6 +50,7 @@ impl Meaning<'_> {
             odd_field_names: http
                 .odd_field_names
                 .map_or(default.odd_field_names, |it| it.value),
+            forwarded: http.forwarded.map_or(default.forwarded, |it| it.value),
             upgrade_drain: self.optional(http.upgrade_drain, &(SECOND..=WEEK), AsDuration),
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),
