@@ -16,6 +16,10 @@ use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// [`ReloadOutcome::code`] of a reload that was refused because a deploy is under way: as the exit code is
+/// called.
+pub const LOCKED: &str = "locked";
+
 /// Answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {

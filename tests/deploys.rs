@@ -15,6 +15,8 @@
 mod bulk;
 #[path = "deploys/json.rs"]
 mod json;
+#[path = "deploys/pairs.rs"]
+mod pairs;
 #[path = "deploys/screen.rs"]
 mod screen;
 mod world;

@@ -120,6 +120,10 @@ impl Story<'_> {
                 (Ok(Some(line)), ended) => {
                     self.ended = ended;
                     self.hear(&line);
+                    // What did not become live waits for nobody's requests.
+                    if let Some(ended) = self.ended.take_if(|it| !matches!(it, Ok(Exit::Done))) {
+                        return ended;
+                    }
                 }
                 // Whatever happens after the decision does not change it.
                 (Ok(None) | Err(_), Some(ended)) => return ended,

@@ -4,7 +4,7 @@ use super::client::{self, ANSWER_LIMIT};
 use super::instance::{self, Instance};
 use super::output::{printable, say, say_json};
 use super::{CliError, Exit, ReloadArgs, explain};
-use crate::api::{GenerationStatus, ReloadOutcome, Status, Verdict};
+use crate::api::{GenerationStatus, LOCKED, ReloadOutcome, Status, Verdict};
 use crate::id::GenerationId;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
@@ -49,7 +49,11 @@ pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
         };
         say(render(&outcome, &superseded, &asked).trim_end());
     }
-    Ok(exit(outcome.verdict))
+    Ok(if outcome.code.as_deref() == Some(LOCKED) {
+        Exit::Locked
+    } else {
+        exit(outcome.verdict)
+    })
 }
 
 pub(super) fn exit(verdict: Verdict) -> Exit {
@@ -111,6 +115,9 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, asked: &Asked<'_>) -> Strin
     if outcome.code.as_deref() == Some(NOTHING_DEPLOYED) {
         return render_bare(outcome);
     }
+    if outcome.code.as_deref() == Some(LOCKED) {
+        return render_locked(outcome);
+    }
     let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
     let generation = named(outcome.generation);
     let cure = outcome.cure.as_deref();
@@ -147,15 +154,27 @@ pub(super) fn render_failed(outcome: &ReloadOutcome, asked: &Asked<'_>) -> Strin
         .iter()
         .map(|line| format!("    {}", printable(line)));
     lines.extend(last_lines.map(|line| line.trim_end().to_owned()));
-    lines.push(match outcome.live {
+    lines.push(render_now(outcome, is_bare));
+    lines.push(format!("  next: {advice}"));
+    lines.extend(explain::more(outcome.code.as_deref()).map(|more| format!("  {more}")));
+    lines.join("\n")
+}
+
+fn render_now(outcome: &ReloadOutcome, is_bare: bool) -> String {
+    match outcome.live {
         Some(live) => format!("  now:  {live} serves on, as before"),
         None if is_bare => NOW_BARE.to_owned(),
         None => "  now:  nothing is live: requests wait for a generation, at most [http] hold"
             .to_owned(),
-    });
-    lines.push(format!("  next: {advice}"));
-    lines.extend(explain::more(outcome.code.as_deref()).map(|more| format!("  {more}")));
-    lines.join("\n")
+    }
+}
+
+/// Somebody else is at work: nothing is wrong with the app.
+fn render_locked(outcome: &ReloadOutcome) -> String {
+    let first = format!("nothing was started: {}", printable(&outcome.cause));
+    let more = explain::more(Some(LOCKED)).map(|more| format!("  {more}"));
+    let lines = [first, render_now(outcome, false)];
+    lines.into_iter().chain(more).collect::<Vec<_>>().join("\n")
 }
 
 /// Nothing is wrong with anything: the cause says what comes next.

@@ -5,6 +5,7 @@
 
 mod waiting;
 
+use super::deploy::DeployError;
 use super::output::{complain, is_screen, printable, say, say_json, width};
 use super::{CliError, Exit};
 use crate::api::{ReloadOutcome, Verdict};
@@ -87,7 +88,7 @@ pub(super) enum Outcome {
     /// Nothing was begun.
     #[default]
     Refused,
-    /// It is not known: gapless ended, or does not answer.
+    /// It is not known: gapless ended, or does not answer, or something newer came between.
     Undecided,
     /// It serves.
     Live,
@@ -210,6 +211,9 @@ impl Telling {
             Ok(exit) => *exit,
             Err(error) => {
                 report.cause = Some(chain(error));
+                if matches!(error, CliError::Deploy(DeployError::Superseded(_))) {
+                    report.outcome = Outcome::Undecided;
+                }
                 error.exit()
             }
         };

@@ -18,6 +18,7 @@ use upgrading::Checked;
 
 pub use birth::run;
 
+use deploying::Running;
 use pausing::Quieting;
 use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
@@ -179,7 +180,7 @@ pub(super) struct Keeper {
     waiters: Vec<Waiter>,
     finishing: Vec<Finishing>,
     /// The process of a release command.
-    errand: Option<u32>,
+    errand: Option<Running>,
     consoles: Vec<consoles::Open>,
     /// The configuration names nothing to run, and nothing is deployed.
     has_nothing: bool,
@@ -357,7 +358,7 @@ impl Keeper {
             Asked::Metrics(answer) => drop(answer.send(self.metrics())),
             Asked::Reload(answer) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by command");
-                self.begin_generation(&Wanted::Current, Some(Answer::Once(answer)));
+                self.reload(Some(Answer::Once(answer)));
             }
             Asked::Deploy(id, steps) => {
                 tracing::info!(name: message_id::RELOAD_ASKED.name, release = %id, "deploy of release {id} asked for by command");
@@ -416,7 +417,7 @@ impl Keeper {
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
             .chain(self.checked.and_then(|checked| checked.pid))
-            .chain(self.errand)
+            .chain(self.errand.as_ref().map(|errand| errand.pid))
             .chain(self.console_pids())
             .collect();
         for (pid, ending) in reaper::reap_orphans(&known) {

@@ -15,6 +15,13 @@ use crate::keeper::release::Release;
 use crate::release::{ReleaseId, State};
 use tokio::sync::mpsc;
 
+/// A release command that runs.
+pub(super) struct Running {
+    pub(super) pid: u32,
+    /// For this release.
+    pub(super) id: ReleaseId,
+}
+
 /// That of the release command, or that it could not be run.
 const FAILED: Option<&str> = Some(Diagnosis::ReleaseCommandFailed.code());
 
@@ -62,7 +69,8 @@ impl Keeper {
             };
             match errand.start(&self.yard) {
                 Ok(pid) => {
-                    self.errand = Some(pid);
+                    let id = id.clone();
+                    self.errand = Some(Running { pid, id });
                     None
                 }
                 Err(error) => Some(chain(&error)),

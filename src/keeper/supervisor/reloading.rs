@@ -2,7 +2,7 @@
 //! waits what became of it.
 
 use super::{Keeper, Readiness, log_up, now};
-use crate::api::{ReloadOutcome, Step, Verdict};
+use crate::api::{self, ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
 use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::diagnosis::Diagnosis;
@@ -109,6 +109,8 @@ const SHARED: &str = "shared";
 /// Who waits for the decision about a generation.
 pub(super) struct Waiter {
     pub(super) generation: GenerationId,
+    /// What a deploy brings; none: a reload waits.
+    deploys: Option<ReleaseId>,
     asked: Moment,
     pub(super) answer: Answer,
     /// Of its steps.
@@ -119,6 +121,8 @@ pub(super) struct Waiter {
 /// Who waits for those that were superseded.
 pub(super) struct Finishing {
     pub(super) generations: Vec<GenerationId>,
+    /// What is live now, and is to be current.
+    deployed: Option<ReleaseId>,
     pub(super) steps: mpsc::Sender<Step>,
 }
 
@@ -219,21 +223,22 @@ impl Keeper {
             }
         };
         self.use_settings(&config);
-        let is_trial = match wanted {
-            Wanted::Release(_) => true,
+        let deploys = match wanted {
+            Wanted::Release(id) => Some(id.clone()),
             Wanted::Current => {
                 self.has_nothing = false;
-                false
+                None
             }
         };
         let release = Release::new(&config);
-        let terms = release.terms(self.next_release, is_trial);
+        let terms = release.terms(self.next_release, deploys.is_some());
         self.releases.insert(self.next_release, release);
         self.next_release += 1;
         if let Some(answer) = answer {
             let generation = GenerationId(self.plan.next_generation());
             self.waiters.push(Waiter {
                 generation,
+                deploys,
                 asked,
                 answer,
                 has_told_start: false,
@@ -294,17 +299,7 @@ impl Keeper {
         last_lines: Vec<String>,
         answer: Option<Answer>,
     ) {
-        let outcome = ReloadOutcome {
-            generation: None,
-            verdict,
-            cause: why.cause,
-            code: why.code.map(str::to_owned),
-            cure: why.cure,
-            last_lines,
-            elapsed_ms: 0,
-            live: self.plan.live().map(|live| live.id),
-            release: None,
-        };
+        let outcome = self.not_begun(verdict, why, last_lines);
         if let Some(answer) = answer {
             drop(answer.decided(outcome.clone()));
         }
@@ -314,10 +309,60 @@ impl Keeper {
         self.is_dirty = true;
     }
 
+    fn not_begun(&self, verdict: Verdict, why: Reason, last_lines: Vec<String>) -> ReloadOutcome {
+        ReloadOutcome {
+            generation: None,
+            verdict,
+            cause: why.cause,
+            code: why.code.map(str::to_owned),
+            cure: why.cure,
+            last_lines,
+            elapsed_ms: 0,
+            live: self.plan.live().map(|live| live.id),
+            release: None,
+        }
+    }
+
     pub(super) fn reload_by_signal(&mut self) {
         self.has_heard_reload = true;
         tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
-        self.begin_generation(&Wanted::Current, None);
+        self.reload(None);
+    }
+
+    /// Not while a deploy is on its way: what is current may change at any moment, so a reload would
+    /// supersede the new release by the old one.
+    pub(super) fn reload(&mut self, answer: Option<Answer>) {
+        let Some(id) = self.deploying() else {
+            return self.begin_generation(&Wanted::Current, answer);
+        };
+        let cause = format!(
+            "a deploy or rollback to {id} is under way; reload when it is decided, or end it first"
+        );
+        tracing::warn!(release = %id, cause, "nothing was reloaded: {cause}");
+        let why = Reason::named(cause, Some(api::LOCKED));
+        if let Some(answer) = answer {
+            let refusal = self.not_begun(Verdict::Unhealthy, why, Vec::new());
+            drop(answer.decided(refusal));
+        }
+        self.reload_is_told();
+    }
+
+    /// The release that somebody deploys and waits for, until the store calls it current. Who asked and
+    /// left deploys no more.
+    fn deploying(&self) -> Option<ReleaseId> {
+        let errand = self.errand.as_ref().map(|errand| errand.id.clone());
+        let waits = |waiter: &Waiter| match &waiter.answer {
+            Answer::Steps(steps) if !steps.is_closed() => waiter.deploys.clone(),
+            Answer::Steps(_) | Answer::Once(_) => None,
+        };
+        let current = || self.options.store.as_ref()?.current().ok()?;
+        let is_moving = |finishing: &Finishing| {
+            let deployed = finishing.deployed.clone();
+            deployed.filter(|id| !finishing.steps.is_closed() && current().as_ref() != Some(id))
+        };
+        errand
+            .or_else(|| self.waiters.iter().find_map(waits))
+            .or_else(|| self.finishing.iter().find_map(is_moving))
     }
 
     pub(super) fn reload_by_change(&mut self, files: &[PathBuf]) {
@@ -339,6 +384,10 @@ impl Keeper {
         if self.readiness == Readiness::Undecided {
             self.readiness = Readiness::Decided;
         }
+        self.reload_is_told();
+    }
+
+    fn reload_is_told(&mut self) {
         self.say_reloading();
         if std::mem::take(&mut self.is_reloading) {
             log_up("ready", notify::ready());
@@ -433,7 +482,11 @@ impl Keeper {
                 if let Some(steps) = steps.filter(|_| next.outcome.verdict == Verdict::Live) {
                     let generations = self.plan.generations().filter(|it| it.id < next.id);
                     let generations = generations.map(|it| it.id).collect();
-                    self.finishing.push(Finishing { generations, steps });
+                    self.finishing.push(Finishing {
+                        generations,
+                        deployed: waiter.deploys,
+                        steps,
+                    });
                 }
             }
             self.outcome_is_told();
