@@ -233,6 +233,14 @@ pub enum Step {
         /// How many.
         workers: u32,
     },
+    /// A worker is not ready, though it has had some time; told again when something else is seen. Absent
+    /// from older keepers.
+    Waiting {
+        /// Of which generation.
+        generation: GenerationId,
+        /// `w0 is not ready yet: it listens on 0.0.0.0:3000 instead of $PORT, which is 41234`
+        seen: String,
+    },
     /// All of its workers are ready.
     Healthy {
         /// Which.

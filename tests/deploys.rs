@@ -233,6 +233,39 @@ fn a_release_that_does_not_start_never_serves_and_is_marked() {
 }
 
 #[test]
+fn an_app_on_another_port_is_told_of_long_before_its_time_is_over() {
+    let site = Site::bare();
+    let text = "[app]\ncommand = [\"python3\", \"-m\", \"http.server\", \"0\"]\nboot = \"4s\"\n";
+    let file = site.service.scratch.write("elsewhere/gapless.toml", text);
+    let app = file.parent().unwrap().to_str().unwrap();
+    let mut deploy = site.begin(&["deploy", app, "--release", "v1"]);
+    let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+    let waiting = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.starts_with("  waiting "))
+        .unwrap();
+    let seen = "w0 is not ready yet: it listens on 0.0.0.0:";
+    assert!(
+        waiting.contains(seen) && waiting.contains(" instead of $PORT, which is "),
+        "{waiting}"
+    );
+    let summary = site.service.status().summary;
+    assert!(
+        summary.contains(&format!("; starting g1: {seen}")),
+        "{summary}"
+    );
+    assert!(site.service.journal().contains(seen));
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(deploy.wait().unwrap().code(), Some(6), "{rest:#?}");
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("was not ready within 4 s")),
+        "{rest:#?}"
+    );
+}
+
+#[test]
 fn a_first_release_that_fails_leaves_the_greeting_and_is_not_tried_again() {
     let site = Site::bare();
     let bad = site.app("bad", "boot = \"10s\"");

@@ -154,6 +154,11 @@ impl Story<'_> {
                 self.telling.step("started", &text, took);
                 self.telling.await_step("waiting until it is healthy");
             }
+            Step::Waiting { generation, seen } => {
+                self.telling
+                    .step("waiting", &format!("{generation} {seen}"), took);
+                self.telling.await_step("waiting until it is healthy");
+            }
             Step::Healthy {
                 generation,
                 endpoints,

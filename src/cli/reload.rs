@@ -59,8 +59,8 @@ pub(super) fn run(args: &ReloadArgs) -> Result<Exit, CliError> {
 pub(super) fn exit(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Live => Exit::Done,
-        Verdict::Unhealthy => Exit::Unhealthy,
-        Verdict::TimedOut => Exit::TimedOut,
+        // That it was not ready in time is decided, too: 7 is for who stopped waiting.
+        Verdict::Unhealthy | Verdict::TimedOut => Exit::Unhealthy,
         Verdict::ConfigInvalid => Exit::ConfigInvalid,
         Verdict::Stopping => Exit::Failed,
     }
@@ -363,6 +363,6 @@ nothing was started: nothing is deployed yet
         assert_eq!(exit(Verdict::Stopping).code(), 1);
         assert_eq!(exit(Verdict::ConfigInvalid).code(), 5);
         assert_eq!(exit(Verdict::Unhealthy).code(), 6);
-        assert_eq!(exit(Verdict::TimedOut).code(), 7);
+        assert_eq!(exit(Verdict::TimedOut).code(), 6);
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Of a deploy there are never more.
-const STEPS: usize = 8;
+pub(super) const STEPS: usize = 8;
 
 const JSON_LINES: &str = "application/jsonl; charset=utf-8";
 

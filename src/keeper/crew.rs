@@ -55,6 +55,8 @@ pub struct Crew {
     pub is_repeating: bool,
     /// When that was.
     pub superseded: Option<Moment>,
+    /// What was seen of a worker that is not ready yet.
+    late: Option<String>,
     /// Why it failed, if it did: one sentence.
     pub cause: Option<String>,
     /// Its name.
@@ -81,6 +83,7 @@ impl Crew {
             left_cell_at: None,
             is_repeating: false,
             superseded: None,
+            late: None,
             cause: None,
             diagnosis: None,
             cure: None,
@@ -285,15 +288,12 @@ impl Crew {
 
     /// Why a worker is not ready yet, and what it wrote: for a start that took too long.
     pub fn explain_lateness(&mut self, boot: std::time::Duration) {
+        let is_late = |worker: &&Worker| worker.endpoint.is_none();
         let late = self.places.iter().find_map(|(slot, place)| {
-            let worker = place
-                .worker
-                .as_ref()
-                .filter(|worker| worker.endpoint.is_none())?;
-            Some((*slot, worker))
+            let worker = place.worker.as_ref().filter(is_late)?;
+            Some((*slot, worker, worker.why_late(self.release.app.listen)))
         });
-        if let Some((slot, worker)) = late {
-            let fault = worker.why_late(self.release.app.listen);
+        if let Some((slot, worker, fault)) = late {
             let cause = format!(
                 "worker {slot} was not ready within {} s: {}",
                 boot.as_secs_f64(),
@@ -303,6 +303,26 @@ impl Crew {
             self.diagnosis = Some(fault.diagnosis());
             (self.cause, self.cure, self.last_lines) = (Some(cause), Some(fault.cure()), lines);
         }
+    }
+
+    /// What was seen last of one of its workers that is not ready.
+    pub fn late(&self) -> Option<&str> {
+        self.late.as_deref()
+    }
+
+    /// Looks at a worker that is not ready yet. What is seen, if that is news.
+    pub fn look_at_late(&mut self, life: WorkerLife) -> Option<&str> {
+        let listen = self.release.app.listen;
+        let worker = self.worker_mut(life)?;
+        if worker.endpoint.is_some() {
+            return None;
+        }
+        let finding = worker.why_late(listen).finding();
+        let seen = format!("{} is not ready yet: {finding}", life.slot);
+        if self.late.as_ref() == Some(&seen) {
+            return None;
+        }
+        Some(self.late.insert(seen))
     }
 
     /// Workers that requests may be sent to.

@@ -45,6 +45,8 @@ pub enum Happening {
     WorkerExited(WorkerLife, Ending),
     /// A worker answers here.
     WorkerAnswers(WorkerLife, Endpoint),
+    /// A worker is not ready yet, though it has had some time.
+    WorkerLate(WorkerLife),
     /// A worker said something.
     Notices(WorkerLife, Said),
     /// How well a worker is has changed.

@@ -1,13 +1,14 @@
 //! What the keeper says of itself: one sentence for systemd, the whole picture for the control API.
 
 use super::admin::Health;
+use super::crew::Crew;
 use super::limits;
 use super::listeners;
 use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
 use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::exec::cage::{self, Cage};
-use crate::id::Slot;
+use crate::id::{GenerationId, Slot};
 use crate::systemd::{message_id, notify};
 use std::path::Path;
 use std::time::Duration;
@@ -93,7 +94,7 @@ impl Keeper {
         let coming = self
             .plan
             .coming()
-            .map(|coming| format!("; starting {}", coming.id));
+            .map(|coming| format!("; starting {}{}", coming.id, self.lateness(coming.id)));
         let drained = self
             .is_drained()
             .then(|| "; drained, /readyz says 503".to_owned());
@@ -120,6 +121,11 @@ impl Keeper {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn lateness(&self, coming: GenerationId) -> String {
+        let late = self.crews.get(&coming).and_then(Crew::late);
+        late.map_or_else(String::new, |seen| format!(": {seen}"))
     }
 
     fn is_drained(&self) -> bool {

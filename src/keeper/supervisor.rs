@@ -323,6 +323,7 @@ impl Keeper {
                         .push_back(Event::WorkerReady(life.generation, life.slot));
                 }
             }
+            Happening::WorkerLate(life) => self.look_at_late(life),
             Happening::Notices(life, said) => self.notices(life, said),
             Happening::WorkerFelt(life, felt) => self.felt(life, &felt),
             Happening::FrontSaid(id, message) => self.fronts.said(id, message, now()),

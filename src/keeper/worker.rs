@@ -133,6 +133,8 @@ pub struct Worker {
     heartbeat: watch::Sender<Option<Duration>>,
     tasks: JoinSet<()>,
     asking: Option<tokio::task::AbortHandle>,
+    /// Maximum start time.
+    boot: Duration,
     /// As its health check says.
     health: Pulse,
     /// Its watchdog ran out.
@@ -334,6 +336,7 @@ impl Place {
             heartbeat,
             tasks,
             asking: None,
+            boot: release.app.boot,
             health: Pulse::Well,
             is_silent: false,
         };
@@ -542,11 +545,12 @@ impl Worker {
         if let Some(asking) = self.asking.take() {
             asking.abort();
         }
-        let (candidates, pid) = (self.candidates.clone(), self.pid);
+        let (candidates, pid, boot) = (self.candidates.clone(), self.pid, self.boot);
         let (seen, outbox) = (self.last_seen.clone(), yard.outbox.clone());
         let asking = self.tasks.spawn_local(async move {
             let tree = Tree { pid, cgroup: None };
-            let endpoint = health::wait_until_answering(&candidates, &health, tree, &seen).await;
+            let answering = health::wait_until_answering(&candidates, &health, tree, &seen);
+            let endpoint = tasks::tell_lateness(who, boot, answering, &outbox).await;
             outbox.put(Happening::WorkerAnswers(who, endpoint)).await;
         });
         self.asking = Some(asking);

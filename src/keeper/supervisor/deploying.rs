@@ -8,8 +8,10 @@ use crate::causes::chain;
 use crate::config::Config;
 use crate::diagnosis::Diagnosis;
 use crate::id::GenerationId;
+use crate::keeper::control::STEPS;
 use crate::keeper::crew::Crew;
 use crate::keeper::errand::{self, Ended, Errand};
+use crate::keeper::happening::WorkerLife;
 use crate::keeper::plan::Phase;
 use crate::keeper::release::Release;
 use crate::release::{ReleaseId, State};
@@ -115,6 +117,33 @@ impl Keeper {
             last_lines,
             Some(Answer::Steps(steps)),
         );
+    }
+
+    /// A new generation is not ready yet: what is to be seen of it is told while there is time to wait.
+    pub(super) fn look_at_late(&mut self, life: WorkerLife) {
+        let id = life.generation;
+        let phase = self.plan.generation(id).map(|it| it.phase);
+        let crew = self.crews.get_mut(&id);
+        let Some(seen) = crew
+            .filter(|crew| phase == Some(Phase::Starting) && !crew.is_repeating)
+            .and_then(|crew| crew.look_at_late(life))
+        else {
+            return;
+        };
+        tracing::info!(generation = %id, worker = %life.slot, why = seen, "{id} {seen}");
+        for waiter in &self.waiters {
+            if let Answer::Steps(steps) = &waiter.answer
+                && waiter.generation == id
+                // What decides has to have room.
+                && steps.capacity() > STEPS / 2
+            {
+                let seen = seen.to_owned();
+                drop(steps.try_send(Step::Waiting {
+                    generation: id,
+                    seen,
+                }));
+            }
+        }
     }
 
     /// What there is to tell a deploy before and after its decision.

@@ -2,7 +2,7 @@
 
 use crate::causes::chain;
 use crate::config::HealthConfig;
-use crate::keeper::happening::{Felt, Happening, WorkerLife};
+use crate::keeper::happening::{Felt, Happening, Outbox, WorkerLife};
 use crate::keeper::health::{self, Observation};
 use crate::keeper::notice::NoticeSocket;
 use crate::keeper::output::Tail;
@@ -17,6 +17,9 @@ use tokio::sync::watch;
 
 /// After the death of a worker its last lines may still be in the pipe for so long.
 const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// A worker that is not ready is looked at this often; twice within `boot`, if that is shorter.
+const LATE: Duration = Duration::from_secs(3);
 
 pub(super) async fn watch_end(
     who: WorkerLife,
@@ -48,6 +51,24 @@ pub(super) async fn hear(who: WorkerLife, notices: Rc<NoticeSocket>, yard: Yard)
                 tracing::warn!(generation = %who.generation, worker = %who.slot, error = %chain(&error), "{} {} is not heard any more, its NOTIFY_SOCKET failed: {error}", who.generation, who.slot);
                 return;
             }
+        }
+    }
+}
+
+/// Waits for the answer. Until it is there, the keeper looks what is to be seen of the worker: an app that
+/// listens on another port must not keep everybody waiting in silence for the whole of `boot`.
+pub(super) async fn tell_lateness<T>(
+    who: WorkerLife,
+    boot: Duration,
+    answering: impl Future<Output = T>,
+    outbox: &Outbox,
+) -> T {
+    let every = LATE.min(boot / 2);
+    let mut answering = std::pin::pin!(answering);
+    loop {
+        match tokio::time::timeout(every, &mut answering).await {
+            Ok(answer) => return answer,
+            Err(_late) => outbox.put(Happening::WorkerLate(who)).await,
         }
     }
 }
