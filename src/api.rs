@@ -60,9 +60,12 @@ pub struct Status {
     /// `gapless drain` was told then: `/readyz` says 503, and serving goes on.
     #[serde(default)]
     pub drained_since_unix_seconds: Option<u64>,
-    /// What was served since the live generation became live; none while nothing is.
+    /// What the live generation served; none while nothing is live.
     #[serde(default)]
     pub served_live: Option<ServedLive>,
+    /// What the one before served, as far as it is known by now.
+    #[serde(default)]
+    pub served_before: Option<ServedLive>,
     /// `gapless hold` was told: new requests wait.
     #[serde(default)]
     pub hold: Option<HoldStatus>,
@@ -179,7 +182,7 @@ pub struct RequestTotals {
     pub since_unix_seconds: u64,
 }
 
-/// Requests since a generation became live, those of an older one that was still finishing included.
+/// Requests of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServedLive {
     /// Which.

@@ -12,7 +12,7 @@ pub mod settings;
 pub mod slots;
 
 pub use histogram::{Histogram, LIFECYCLE_BOUNDS, REQUEST_BOUNDS};
-pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Target, ToFront};
+pub use message::{Backend, Cell, Counters, Endpoint, FromFront, Report, Served, Target, ToFront};
 pub use settings::{FrontSettings, Orphaned};
 
 use seqpacket::{FLIGHT_DELAY, FLIGHT_TRIES, Incoming, Seqpacket, is_for_now};

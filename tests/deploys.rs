@@ -114,8 +114,11 @@ fn a_release_that_fails_while_it_is_watched_is_taken_back() {
         site.cli(&["deploy", app, "--release", version, "--bake", time])
     };
     let good = bake("v2", "2s", "").expect_success();
-    let baked = good.lines().last().unwrap();
+    let [.., baked, compared] = &*good.lines().collect::<Vec<_>>() else {
+        panic!("{good}");
+    };
     assert!(baked.starts_with("  baked     0 of "), "{good}");
+    assert!(compared.starts_with("            before: 0 of "), "{good}");
     let bad = bake("v3", "50s", "PROBE_STATUS = \"500\"\n");
     assert_eq!(bad.code(), 6, "{bad}");
     for part in [
@@ -155,6 +158,55 @@ fn a_release_that_fails_while_it_is_watched_is_taken_back() {
     let releases = site.cli(&["releases"]).expect_success();
     assert!(!releases.contains("v3 was taken back"), "{releases}");
     assert_eq!(site.named("previous").as_deref(), Some("v2"));
+}
+
+#[test]
+fn a_release_that_fails_every_request_is_never_kept_whatever_failed_before() {
+    let site = Site::bare();
+    let app = |version: &str, more: &str| {
+        let app = site.app(version, "");
+        let mut file = fs::OpenOptions::new();
+        let file = file.append(true).open(app.join("gapless.toml"));
+        file.unwrap().write_all(more.as_bytes()).unwrap();
+        app.to_str().unwrap().to_owned()
+    };
+    let fails = "PROBE_STATUS = \"500\"\n";
+    let ask = |status: u16| {
+        for _ in 0..10 {
+            assert_eq!(site.service.get("/").status, status);
+        }
+    };
+    let deploy = |path: &str, version: &str| {
+        let deployed = site.cli(&["deploy", path, "--release", version]);
+        deployed.expect_success();
+    };
+    // What the first one failed is not told yet when the second is live, and is not charged to it.
+    deploy(&app("v1", fails), "v1");
+    ask(500);
+    deploy(&app("v2", ""), "v2");
+    ask(200);
+    let bake = |path: &str, version: &str, time: &str| {
+        let arguments = ["deploy", path, "--release", version, "--bake", time];
+        let mut deploy = site.begin(&arguments);
+        let mut lines = BufReader::new(deploy.stdout.take().unwrap()).lines();
+        let is_live = |line: &std::io::Result<String>| line.as_ref().unwrap().contains(" is live ");
+        assert!(lines.by_ref().any(|line| is_live(&line)));
+        ask(500);
+        let rest: Vec<_> = lines.map(Result::unwrap).collect();
+        (deploy.wait().unwrap().code(), rest.join("\n"))
+    };
+    let (code, said) = bake(&app("v3", fails), "v3", "50s");
+    assert_eq!(code, Some(6), "{said}");
+    let seen = "10 of 10 requests failed (100.0 %), 0 crashes";
+    let before = "before: 0 of 10 requests failed (0.0 %), 0 crashes";
+    assert!(said.contains(seen) && said.contains(before), "{said}");
+    assert_eq!(site.version(), "v2");
+    // Nor is it when the one before failed everything, too.
+    deploy(&app("v4", fails), "v4");
+    ask(500);
+    let (code, said) = bake(&app("v5", fails), "v5", "50s");
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("v5 was taken back: "), "{said}");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use super::progress::{self, Back, Site, make_room, plural, status};
 use super::status::grouped;
 use super::telling::{Outcome, Telling};
 use super::{CliError, Exit, explain};
-use crate::api::Status;
+use crate::api::{ServedLive, Status};
 use crate::diagnosis::Diagnosis;
+use crate::id::GenerationId;
 use crate::release::{Lock, ReleaseId};
 use crate::steps::{Step, reached};
 use std::time::Duration;
@@ -35,7 +36,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Of the live generation, since it became live.
+    /// Of the live generation.
     fn of(status: &Status) -> Self {
         let served = status.served_live;
         let live = status.generations.iter().find(|it| it.state == "live");
@@ -48,13 +49,21 @@ impl Seen {
         }
     }
 
-    /// Without the requests of `start`, which another generation may have had. Crashes are its own
-    /// from the beginning.
-    fn since(self, start: Self) -> Self {
+    fn of_requests(self, served: ServedLive) -> Self {
         Self {
-            requests: self.requests.saturating_sub(start.requests),
-            failed: self.failed.saturating_sub(start.failed),
+            requests: served.requests,
+            failed: served.failed,
             ..self
+        }
+    }
+
+    /// With what an earlier generation of the same release served.
+    fn and(self, earlier: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(earlier.requests),
+            failed: self.failed.saturating_add(earlier.failed),
+            crashes: self.crashes.saturating_add(earlier.crashes),
+            seconds: self.seconds.saturating_add(earlier.seconds),
         }
     }
 
@@ -74,8 +83,14 @@ impl Seen {
             .failed_permille()
             .saturating_mul(2)
             .saturating_add(SLACK_PERMILLE);
-        let fails = self.failed >= FAILED_MIN && self.failed_permille() > allowed;
+        let share_is_worse = self.failed_permille() > allowed || self.fails_all();
+        let fails = self.failed >= FAILED_MIN && share_is_worse;
         fails || self.crashes > before.crashes_in(self.seconds)
+    }
+
+    /// Nothing works. That is no success, however bad the one before was.
+    fn fails_all(self) -> bool {
+        self.requests > 0 && self.failed == self.requests
     }
 
     fn words(self) -> String {
@@ -102,39 +117,69 @@ pub(super) fn watch(
     lock: Lock,
     telling: &Telling,
 ) -> Result<Exit, CliError> {
-    let before = Seen::of(&site.before);
+    let mut before = Seen::of(&site.before);
+    let (mut watched, mut is_known) = (Watched::default(), true);
     let began = Instant::now();
     telling.await_step("baking");
-    // What it superseded has finished: from here on, all is its own.
-    let mut start: Option<Seen> = None;
-    let mut seen = Seen::default();
     let runtime = client::runtime()?;
-    while began.elapsed() < time {
+    while began.elapsed() < time && !watched.seen().is_worse_than(before) {
         // Nobody tells when something fails: it is counted.
         let next = Instant::now() + EVERY.min(time.saturating_sub(began.elapsed()));
         runtime.block_on(async { tokio::time::sleep_until(next).await });
         // A keeper that was replaced answers again at one of the next looks.
-        let Ok(status) = status(&site.instance) else {
-            continue;
-        };
-        expect_live(&status, id)?;
-        let now = Seen::of(&status);
-        // After a reload meanwhile, another generation of it counts from zero.
-        let start = start.get_or_insert(now);
-        if now.requests < start.requests {
-            *start = now;
-        }
-        seen = now.since(*start);
-        if seen.is_worse_than(before) {
-            telling.step("failing", &seen.words(), began.elapsed());
-            telling.line(&format!("            before: {}", before.words()));
-            reached(Step::FailureSeen);
-            return go_back(site, id, lock, &seen.words(), telling);
+        let answer = status(&site.instance);
+        is_known = answer.is_ok();
+        if let Ok(status) = answer {
+            expect_live(&status, id)?;
+            // What it served is known when it has finished.
+            if let (None, Some(served)) = (watched.generation, status.served_before) {
+                before = before.of_requests(served);
+            }
+            watched.look(&status);
         }
     }
-    telling.step("baked", &seen.words(), began.elapsed());
+    if !is_known {
+        return Err(DeployError::Undecided.into());
+    }
+    let seen = watched.seen();
+    // At the end, less says enough: one request of one.
+    let is_worse = seen.is_worse_than(before) || seen.fails_all();
+    let step = if is_worse { "failing" } else { "baked" };
+    telling.step(step, &seen.words(), began.elapsed());
+    telling.line(&format!("            before: {}", before.words()));
+    if is_worse {
+        reached(Step::FailureSeen);
+        let why = format!("{}; before: {}", seen.words(), before.words());
+        return go_back(site, id, lock, &why, telling);
+    }
     make_room(site, id, telling);
     Ok(Exit::Done)
+}
+
+/// The generations of the release that is watched: a reload or a restart begins another one, which counts
+/// from zero.
+#[derive(Debug, Default)]
+struct Watched {
+    earlier: Seen,
+    now: Seen,
+    generation: Option<GenerationId>,
+}
+
+impl Watched {
+    fn look(&mut self, status: &Status) {
+        let live = status.generations.iter().find(|it| it.state == "live");
+        let Some(live) = live.map(|live| live.id) else {
+            return;
+        };
+        if self.generation.replace(live) != Some(live) {
+            self.earlier = self.seen();
+        }
+        self.now = Seen::of(status);
+    }
+
+    fn seen(&self) -> Seen {
+        self.now.and(self.earlier)
+    }
 }
 
 /// A restart or a reload may have begun another generation of it; what is not it is not watched.
@@ -221,6 +266,13 @@ mod tests {
         );
         assert!(seen(100, 22, 0, 10).is_worse_than(ailing));
         assert!(!seen(0, 0, 0, 10).is_worse_than(Seen::default()));
+        let broken = seen(1000, 1000, 0, 3600);
+        assert!(
+            seen(3, 3, 0, 10).is_worse_than(broken),
+            "nothing works, as before, and is no success"
+        );
+        assert!(!seen(100, 99, 0, 10).is_worse_than(broken));
+        assert!(seen(1, 1, 0, 10).fails_all() && !seen(0, 0, 0, 10).fails_all());
     }
 
     #[test]

@@ -439,6 +439,7 @@ mod tests {
             last_upgrade: None,
             drained_since_unix_seconds: None,
             served_live: None,
+            served_before: None,
             hold: None,
             state_directory: None,
         }

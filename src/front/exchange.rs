@@ -6,9 +6,14 @@ use super::live::Lease;
 use super::progress::Progress;
 use super::refusal::Refusal;
 use super::tally;
+use crate::id::GenerationId;
+use crate::link::Served;
 use hyper::StatusCode;
 use std::rc::Rc;
 use tokio::time::Instant;
+
+/// The cause of what the app began to answer and did not finish.
+const DIED_MID_RESPONSE: &str = "app_died_mid_response";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -27,6 +32,8 @@ pub(super) struct Exchange {
     started: Instant,
     status: Option<StatusCode>,
     outcome: Outcome,
+    /// Where it went last.
+    generation: Option<GenerationId>,
     /// For the access log, if there is one.
     account: Option<Box<Account>>,
 }
@@ -42,6 +49,7 @@ impl Exchange {
             started: progress.now(),
             status: None,
             outcome: Outcome::Unfinished,
+            generation: None,
             account: None,
         }
     }
@@ -60,6 +68,7 @@ impl Exchange {
 
     /// It goes there, perhaps not for the first time.
     pub(super) fn is_served_by(&mut self, lease: &Lease) {
+        self.generation = Some(lease.generation());
         if let Some(account) = &mut self.account {
             account.is_served_by(lease.generation(), lease.pool().backend().slot);
         }
@@ -126,7 +135,25 @@ impl Exchange {
 
     pub(super) fn app_died_mid_response(&mut self, error: &hyper::Error) {
         tracing::debug!(%error, "the app's response broke off");
-        self.outcome = Outcome::Lost("app_died_mid_response");
+        self.outcome = Outcome::Lost(DIED_MID_RESPONSE);
+    }
+}
+
+impl Exchange {
+    /// What it adds to its generation: to the one that it was sent to, or would have been.
+    fn served(&self) -> Option<(GenerationId, Served)> {
+        let is_error = self.status?.is_server_error();
+        let failed = match self.outcome {
+            Outcome::Unfinished => return None,
+            Outcome::Whole | Outcome::Refused => is_error,
+            Outcome::Lost(cause) => is_error || cause == DIED_MID_RESPONSE,
+        };
+        let served = Served {
+            requests: 1,
+            failed: u64::from(failed),
+        };
+        let generation = self.generation.or_else(|| self.lane.live().newest())?;
+        Some((generation, served))
     }
 }
 
@@ -144,6 +171,9 @@ impl Drop for Exchange {
         self.progress.response_ends(now);
         self.lane.request_ends();
         let mut counters = self.lane.counters();
+        if let Some((generation, served)) = self.served() {
+            counters.add_served(generation, served);
+        }
         match (self.outcome, self.status) {
             (Outcome::Whole | Outcome::Refused, Some(status)) => {
                 let took = now.duration_since(self.started);

@@ -20,7 +20,7 @@ use super::tally;
 use super::trustee::{Berth, Slot, Slots};
 use crate::config::{HttpConfig, ProxyProtocol};
 use crate::id::GenerationId;
-use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report};
+use crate::link::{Cell as CellOrder, Counters, FrontSettings, REQUEST_BOUNDS, Report, Served};
 use crate::steps::{self, Step};
 use crate::systemd::message_id;
 use std::cell::{Cell, RefCell, RefMut};
@@ -395,6 +395,10 @@ impl Lane {
 
     fn serve(&self, cell: &CellOrder) {
         self.live.serve(cell);
+        if let Some(generation) = self.live.newest() {
+            // That it served nothing is an account, too.
+            self.counters().add_served(generation, Served::default());
+        }
         // Those of a generation that left the cell have a limit now.
         let tunnels = self.tunnels.borrow();
         let tunnels = tunnels.values().filter_map(Weak::upgrade);

@@ -118,6 +118,8 @@ enum Aim {
 #[derive(Debug)]
 pub(super) struct Live {
     seq: Cell<u64>,
+    /// That was in the cell last; none before the first.
+    newest: Cell<Option<GenerationId>>,
     aim: RefCell<Aim>,
     /// The current one, and those that still have leases.
     generations: RefCell<BTreeMap<GenerationId, Rc<Generation>>>,
@@ -133,6 +135,7 @@ impl Live {
     pub(super) fn new(turn: usize, drained: Rc<Notify>) -> Rc<Self> {
         Rc::new(Self {
             seq: Cell::new(0),
+            newest: Cell::new(None),
             aim: RefCell::new(Aim::Hold),
             generations: RefCell::default(),
             turn: Cell::new(turn),
@@ -144,6 +147,11 @@ impl Live {
     /// [`CellOrder::seq`] of what is served; 0 before the first.
     pub(super) fn seq(&self) -> u64 {
         self.seq.get()
+    }
+
+    /// The generation that is in the cell, or was in it last: who cannot be served has it to blame.
+    pub(super) fn newest(&self) -> Option<GenerationId> {
+        self.newest.get()
     }
 
     /// Notified at every new cell; get the future before asking for a claim.
@@ -189,6 +197,7 @@ impl Live {
     }
 
     fn aim_at(&self, id: GenerationId, backends: &[Backend]) -> Aim {
+        self.newest.set(Some(id));
         let generation = self.generation(id);
         let known = self.pools_of(id);
         let pools = backends

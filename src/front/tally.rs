@@ -54,6 +54,9 @@ pub(super) fn add(total: &mut Counters, part: &Counters) {
     total.hold.add(&part.hold);
     add_causes(&mut total.refusals, &part.refusals);
     add_causes(&mut total.lost, &part.lost);
+    for (generation, served) in &part.served {
+        total.add_served(*generation, *served);
+    }
 }
 
 fn add_each(total: &mut [u64], part: &[u64]) {

@@ -187,6 +187,8 @@ impl Keeper {
 
     /// Answer to `GET /status`.
     pub(super) fn status(&self) -> Status {
+        let live = self.plan.live().map(|live| live.id);
+        let counters = self.fronts.counters();
         let is_refused = self
             .last_outcome
             .as_ref()
@@ -210,7 +212,7 @@ impl Keeper {
                 .map(|g| self.generation_status(g))
                 .collect(),
             fronts: self.fronts.status(),
-            requests: self.fronts.counters().requests(),
+            requests: counters.requests(),
             last_outcome: self.last_outcome.clone(),
             limits_obstacle: limits::obstacle(self.own_group())
                 .err()
@@ -219,14 +221,8 @@ impl Keeper {
             landlock: self.cage(),
             last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
             drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
-            served_live: self
-                .milestone
-                .filter(|it| {
-                    self.plan
-                        .live()
-                        .is_some_and(|live| live.id == it.generation)
-                })
-                .map(|it| it.since(&self.fronts.counters())),
+            served_live: live.map(|live| counters.served_by(live)),
+            served_before: live.and_then(|live| counters.served_before(live)),
             hold: self.hold_status(),
             state_directory: self.state_directory().map(Path::to_owned),
         }

@@ -3,7 +3,7 @@
 use super::death::Death;
 use crate::api::{RequestTotals, ServedLive};
 use crate::id::GenerationId;
-use crate::link::{Counters, Histogram};
+use crate::link::{Counters, Histogram, Served};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -95,6 +95,9 @@ impl Totals {
         for (cause, more) in &more.lost {
             *sum.lost.entry(cause.clone()).or_default() += more;
         }
+        for (generation, served) in &more.served {
+            sum.add_served(*generation, *served);
+        }
     }
 
     /// Adds the counters of a front that is gone; what it had in flight is lost.
@@ -119,25 +122,31 @@ impl Totals {
 }
 
 impl Totals {
-    /// Requests, and those of them that failed: answered with 5xx, or not to the end.
-    pub fn served(&self) -> (u64, u64) {
-        let unanswered = ["app_died_mid_response", FRONT_DIED]
-            .into_iter()
-            .filter_map(|cause| self.counters.lost.get(cause))
-            .sum::<u64>();
-        let [.., server_errors] = self.counters.responses;
-        (
-            self.requests().total,
-            server_errors.saturating_add(unanswered),
-        )
+    /// What the one served that was live before this generation.
+    pub fn served_before(&self, generation: GenerationId) -> Option<ServedLive> {
+        let mut earlier = self.counters.served.range(..generation);
+        earlier.next_back().map(|(id, _)| self.served_by(*id))
+    }
+
+    /// What this generation served.
+    pub fn served_by(&self, generation: GenerationId) -> ServedLive {
+        let served = self.counters.served.get(&generation);
+        let Served { requests, failed } = served.copied().unwrap_or_default();
+        ServedLive {
+            generation,
+            requests,
+            failed,
+        }
     }
 }
 
-/// What all fronts had served when a generation became live.
+/// A generation became live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Milestone {
     /// Which.
     pub generation: GenerationId,
+    /// All that was served until then, and what of it failed: gapless 0.1.0 reads it when an upgrade is
+    /// taken back.
     requests: u64,
     failed: u64,
 }
@@ -145,25 +154,66 @@ pub struct Milestone {
 impl Milestone {
     /// Now.
     pub fn set(generation: GenerationId, totals: &Totals) -> Self {
-        let (requests, failed) = totals.served();
+        let unanswered = ["app_died_mid_response", FRONT_DIED]
+            .into_iter()
+            .filter_map(|cause| totals.counters.lost.get(cause))
+            .sum::<u64>();
+        let [.., server_errors] = totals.counters.responses;
         Self {
             generation,
-            requests,
-            failed,
-        }
-    }
-
-    /// What was served since.
-    pub fn since(&self, totals: &Totals) -> ServedLive {
-        let (requests, failed) = totals.served();
-        ServedLive {
-            generation: self.generation,
-            requests: requests.saturating_sub(self.requests),
-            failed: failed.saturating_sub(self.failed),
+            requests: totals.requests().total,
+            failed: server_errors.saturating_add(unanswered),
         }
     }
 }
 
 pub(super) fn unix_seconds() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const G: [GenerationId; 3] = [GenerationId(1), GenerationId(2), GenerationId(3)];
+
+    fn counted(generation: GenerationId, requests: u64, failed: u64) -> Counters {
+        let mut counters = Counters::default();
+        counters.add_served(generation, Served { requests, failed });
+        counters
+    }
+
+    #[test]
+    fn each_generation_has_what_it_served_on_all_fronts_and_the_one_before_is_the_one_before() {
+        let mut totals = Totals::default();
+        totals.add(&counted(G[0], 10, 10));
+        totals.bury(&counted(G[0], 5, 5), 0);
+        totals.add(&counted(G[1], 0, 0));
+        totals.add(&counted(G[2], 4, 1));
+        let live = totals.served_by(G[2]);
+        assert_eq!((live.requests, live.failed), (4, 1));
+        let before = totals.served_before(G[2]).unwrap();
+        assert_eq!((before.generation, before.failed), (G[1], 0));
+        let first = totals.served_before(G[1]).unwrap();
+        assert_eq!((first.requests, first.failed), (15, 15));
+        assert_eq!(totals.served_before(G[0]), None);
+    }
+
+    #[test]
+    fn what_an_older_front_and_an_older_state_say_is_read() {
+        let mut told = serde_json::to_value(Counters::default()).unwrap();
+        told.as_object_mut().unwrap().remove("served").unwrap();
+        let read: Counters = serde_json::from_value(told).unwrap();
+        assert_eq!(read, Counters::default());
+    }
+
+    #[test]
+    fn a_front_of_many_generations_forgets_the_oldest() {
+        let mut counters = Counters::default();
+        for id in 1..=100 {
+            counters.add_served(GenerationId(id), Served::default());
+        }
+        assert_eq!(counters.served.len(), 8);
+        assert!(counters.served.contains_key(&GenerationId(100)));
+    }
 }

@@ -188,4 +188,32 @@ pub struct Counters {
     /// How long requests waited for a live generation. Absent from fronts that do not measure it.
     #[serde(default)]
     pub hold: Histogram,
+    /// By the generation that answered, or should have; of the newest ones only. Absent from fronts that do
+    /// not tell them apart.
+    #[serde(default)]
+    pub served: BTreeMap<GenerationId, Served>,
+}
+
+/// What became of the requests of one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Those that ended.
+    pub requests: u64,
+    /// Those of them that were answered with 5xx, or not to the end.
+    pub failed: u64,
+}
+
+/// So many generations are told apart.
+const SERVED_MAX: usize = 8;
+
+impl Counters {
+    /// Adds what one generation served. A front that sees many generations forgets the oldest.
+    pub fn add_served(&mut self, generation: GenerationId, more: Served) {
+        let sum = self.served.entry(generation).or_default();
+        sum.requests = sum.requests.saturating_add(more.requests);
+        sum.failed = sum.failed.saturating_add(more.failed);
+        while self.served.len() > SERVED_MAX {
+            self.served.pop_first();
+        }
+    }
 }
