@@ -61,9 +61,7 @@ pub use exit::Exit;
 pub use explain::ExplainError;
 pub use footprint::FootprintError;
 pub use init::InitError;
-pub use instance::{
-    FindError, InstanceName, NameError, config_file, foreground_directory, system_directory,
-};
+pub use instance::{FindError, InstanceName, NameError, config_file, system_directory};
 pub use logs::LogsError;
 pub use remove::RemoveError;
 pub use units::UnitsError;

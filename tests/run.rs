@@ -257,7 +257,7 @@ fn verify_says_that_a_foreground_is_not_restarted_and_kills_its_worker_without_a
         process::run(command, Duration::from_mins(1))
     };
     let done = verify(&[]).expect_success();
-    let skipped = "  restart  not done: only services are restarted, and run is in the foreground";
+    let skipped = "  restart  not done: only services are restarted, and ";
     assert!(done.lines().any(|line| line.starts_with(skipped)), "{done}");
     assert!(done.contains("\n  kill  "), "{done}");
     assert!(done.contains("\nrestart was not done: "), "{done}");
@@ -278,11 +278,51 @@ fn nothing_outlives_a_keeper_that_nobody_replaces() {
 fn a_name_that_is_taken_is_refused_and_the_other_serves_on() {
     let foreground = Foreground::start();
     let mut command = Foreground::command(&foreground.scratch, &foreground.mark);
-    command.args(["run", "--port", "0", "--", "/bin/true"]);
+    let name = foreground.status().unwrap().name;
+    command.args(["--app", &name, "run", "--port", "0", "--", "/bin/true"]);
     let second = process::run(command, SOON);
     assert_eq!(second.code(), 1, "{second}");
     assert!(second.output().contains("--app"), "{second}");
     assert!(foreground.status().is_some_and(|status| status.healthy));
+}
+
+#[test]
+fn two_projects_run_beside_each_other_and_commands_find_that_of_their_directory() {
+    let first = Foreground::start();
+    let scratch = |name: &str| {
+        let directory = first.scratch.0.join(name);
+        std::fs::create_dir(&directory).unwrap();
+        directory
+    };
+    let (shop, elsewhere) = (scratch("shop"), scratch("elsewhere"));
+    let hello = tool("hello");
+    let command = |directory: &std::path::Path, arguments: &[&str]| {
+        let mut command = Foreground::command(&first.scratch, &first.mark);
+        command.current_dir(directory).args(arguments);
+        command
+    };
+    let log = std::fs::File::create(first.scratch.0.join("second-log")).unwrap();
+    let run = ["run", "--port", "0", "--", hello.to_str().unwrap()];
+    let mut second = command(&shop, &run);
+    second.stdin(Stdio::null());
+    second.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut second = second.spawn().unwrap();
+    let status = |directory: &std::path::Path| -> Option<Status> {
+        let asked = process::run(command(directory, &["status", "--json"]), SOON);
+        serde_json::from_str(&asked.stdout).ok()
+    };
+    eventually("the second one is healthy", SOON, || {
+        status(&shop).filter(|it| it.healthy && it.name == "shop")
+    });
+    // Below a project, its own; the first one's directory is above both.
+    let project = first.scratch.0.file_name().unwrap().to_str().unwrap();
+    assert_eq!(status(&elsewhere).unwrap().name, project);
+    let reloaded = process::run(command(&shop, &["reload"]), SOON).expect_success();
+    assert!(reloaded.contains("g2 is live"), "{reloaded}");
+    let untouched = first.status().unwrap();
+    assert_eq!(untouched.generations.last().unwrap().id.0, 1);
+    assert!(process::signal(second.id(), Signal::INT));
+    assert!(process::wait(&mut second, SOON).unwrap().success());
 }
 
 #[test]

@@ -168,7 +168,8 @@ Examples:
   gapless run --workers 4 -- .venv/bin/gunicorn app:app
   gapless run --watch src -- node src/server.js    a new generation at every change below src
   PORT=5000 gapless run --host 0.0.0.0             in a container, command from gapless.toml
-  gapless --app shop run                           another beside it; without --app, its name is run")]
+  gapless run --port 8890                          a second project beside it, on a port of its own
+  gapless --app shop run                           under this name; default: that of the directory")]
 pub struct RunArgs {
     /// Address to listen on; 0.0.0.0 or :: for everybody
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
@@ -190,8 +191,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", num_args = 0..)]
     pub watch: Option<Vec<PathBuf>>,
     /// By `--app`: for gapless status, gapless reload and the like.
-    #[arg(skip = InstanceName::in_foreground())]
-    pub name: InstanceName,
+    #[arg(skip)]
+    pub name: Option<InstanceName>,
     /// Program and arguments of the app, instead of the configuration's
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,

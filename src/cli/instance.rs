@@ -4,6 +4,10 @@
 //! know no control socket (those of 0.1.0) have theirs in their runtime directory, which belongs to the
 //! app's user; those in the foreground have theirs with the other files of the user's session.
 
+mod project;
+
+pub(super) use project::{Claim, claim};
+
 use super::Exit;
 use crate::keeper::control::socket;
 use crate::release::store::{self, Store};
@@ -38,11 +42,6 @@ impl InstanceName {
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Of `gapless run`, when nothing else is said.
-    pub fn in_foreground() -> Self {
-        Self("run".to_owned())
     }
 
     /// What comes behind `gapless` on a command line that means this one: nothing, or ` --app NAME`.
@@ -183,6 +182,8 @@ impl Places {
         }
     }
 
+    /// Where `gapless --app NAME run` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
+    /// `/tmp/gapless-UID`.
     fn foreground(&self, name: &InstanceName) -> PathBuf {
         let (parent, prefix) = self.foreground_parent();
         parent.join(format!("{prefix}{name}"))
@@ -229,12 +230,6 @@ pub fn system_directory(name: &InstanceName) -> PathBuf {
 /// The service of this name, whether it runs or not.
 pub(super) fn of_service(name: &InstanceName) -> Instance {
     Places::of_this_process().of_service(name)
-}
-
-/// Where `gapless --app NAME run` has its runtime directory: in `$XDG_RUNTIME_DIR`, else under
-/// `/tmp/gapless-UID`, which must be made with mode 0700 and belong to the user.
-pub fn foreground_directory(name: &InstanceName) -> PathBuf {
-    Places::of_this_process().foreground(name)
 }
 
 /// `/etc/gapless/NAME.toml`
@@ -353,13 +348,14 @@ fn list(names: &[InstanceName]) -> String {
         .join(", ")
 }
 
-/// The instance of this name; without a name, gapless.service, else the only foreground one.
+/// The instance of this name; without a name, the foreground one of the directory, gapless.service, or the
+/// only foreground one.
 pub(super) fn find(name: Option<&InstanceName>) -> Result<Instance, FindError> {
     find_in(name, &Places::of_this_process())
 }
 
-/// The service of this name, whether it runs or not. Without a name, gapless.service; unless there is
-/// only one in the foreground, which is what other commands would mean.
+/// The service of this name, whether it runs or not. Without a name, gapless.service; unless one in the
+/// foreground is what other commands would mean.
 pub(super) fn service(name: Option<&InstanceName>) -> Result<InstanceName, InForeground> {
     let places = Places::of_this_process();
     match find_in(name, &places) {
@@ -369,16 +365,38 @@ pub(super) fn service(name: Option<&InstanceName>) -> Result<InstanceName, InFor
 }
 
 fn find_in(name: Option<&InstanceName>, places: &Places) -> Result<Instance, FindError> {
+    let here = std::env::current_dir().unwrap_or_default();
+    find_from(name, &here, places)
+}
+
+/// In the directory of a project, what runs there in the foreground comes first.
+fn find_from(
+    name: Option<&InstanceName>,
+    here: &Path,
+    places: &Places,
+) -> Result<Instance, FindError> {
     let wanted = name.cloned().unwrap_or_default();
+    let running = || places.running_foreground();
+    // A command of a unit means that unit.
+    if name.is_none() && places.own.is_none() {
+        let own = project::of_project(&running(), here);
+        if !own.is_empty() {
+            return only(own, wanted);
+        }
+    }
     let service = places.of_service(&wanted);
     if may_exist(&service.socket) {
         return Ok(service);
     }
-    let mut running = places.running_foreground();
+    let running = running();
     if let Some(name) = name {
         let found = running.into_iter().find(|instance| instance.name == *name);
         return found.ok_or(FindError::NotRunning { name: wanted });
     }
+    only(running, wanted)
+}
+
+fn only(mut running: Vec<Instance>, wanted: InstanceName) -> Result<Instance, FindError> {
     match (running.pop(), running.is_empty()) {
         (None, _) => Err(FindError::NotRunning { name: wanted }),
         (Some(only), true) => Ok(only),

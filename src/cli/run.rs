@@ -1,12 +1,11 @@
 //! `gapless run`: the keeper in a terminal, without systemd.
 
-use super::{CliError, Exit, RunArgs, foreground_directory};
+use super::instance::{self, Claim};
+use super::{CliError, Exit, RunArgs};
 use crate::config;
 use crate::keeper::{self, Mode, Options};
 use crate::systemd::journal;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A configuration that is wrong now is said before anything starts; later a reload says it.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
@@ -16,14 +15,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     })?;
     let source = args.config_source(&here);
     let config = config::load(&source)?;
-    let runtime_directory = foreground_directory(&args.name);
-    make_private(&runtime_directory).map_err(|source| CliError::Directory {
-        path: runtime_directory.clone(),
-        source,
-    })?;
-    let level = journal::init(&config.log.level, args.name.as_str())?;
+    let claim = instance::claim(args.name.as_ref(), &here)
+        .map_err(|(path, source)| CliError::Directory { path, source })?;
+    let level = journal::init(&config.log.level, claim.name.as_str())?;
+    tell_name(&claim);
     keeper::run(Options {
-        name: args.name.to_string(),
+        name: claim.name.to_string(),
         source,
         mode: Mode::Foreground {
             host: args.host.to_string(),
@@ -31,7 +28,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
             admin: args.admin,
             watch: args.watched(),
         },
-        runtime_directory,
+        runtime_directory: claim.directory.clone(),
         state_directory: None,
         store: None,
         level,
@@ -39,18 +36,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Sockets that command the app belong to one user; in /tmp anybody could have made the directory
-/// first.
-fn make_private(directory: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
-    let metadata = std::fs::symlink_metadata(directory)?;
-    let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && is_ours && metadata.mode().trailing_zeros() >= 6 {
-        return Ok(());
+/// Where the name is not what one would expect, it is said.
+fn tell_name(claim: &Claim) {
+    let name = &claim.name;
+    if claim.is_beside {
+        tracing::info!(
+            "another gapless of this name runs, so this one is {name}: gapless --app {name} status"
+        );
     }
-    let why = "it must be a directory of this user with mode 0700; remove it, or choose --app";
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }

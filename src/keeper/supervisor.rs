@@ -479,7 +479,7 @@ impl Keeper {
     /// What comes behind `gapless` in the commands that we name, where it is needed.
     pub(super) fn app_option(&self) -> String {
         match self.name() {
-            "gapless" | "run" => String::new(),
+            "gapless" => String::new(),
             name => format!(" --app {name}"),
         }
     }

@@ -74,7 +74,7 @@ fn is_typed(matches: &ArgMatches, id: &str) -> bool {
 
 fn place(command: &mut Command) -> Place<'_> {
     match command {
-        Command::Run(args) => Place::Option(&mut args.name),
+        Command::Run(args) => Place::Name(&mut args.name),
         Command::Deploy(args) => Place::Option(&mut args.name),
         Command::Rollback(args) => Place::Option(&mut args.name),
         Command::Releases(args) => Place::Option(&mut args.name),
@@ -158,7 +158,6 @@ mod tests {
         );
         assert_eq!(name_of("gapless check x.toml"), "x.toml");
         assert_eq!(name_of("gapless deploy ./x"), "gapless");
-        assert_eq!(name_of("gapless run"), "run");
     }
 
     #[test]
