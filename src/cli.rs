@@ -9,6 +9,7 @@ mod address;
 mod adopt_check;
 mod arguments;
 mod bake;
+mod boot;
 mod check;
 mod client;
 mod completions;

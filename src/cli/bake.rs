@@ -221,6 +221,7 @@ fn go_back(
         // What is lost is counted from the beginning of all this.
         before: site.before.clone(),
         previous: None,
+        is_first: false,
     };
     let exit = progress::bring_live(&back, &good, lock, telling)?;
     if exit != Exit::Done {

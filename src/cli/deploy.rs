@@ -5,7 +5,7 @@ use super::instance::{self, Instance, InstanceName, config_file, system_director
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
-use super::{CliError, ClientError, DeployArgs, Exit};
+use super::{CliError, ClientError, DeployArgs, Exit, client};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
@@ -13,6 +13,7 @@ use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, SharedError, Staged, StagingError};
 use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
 use crate::steps::{Step, reached};
+use hyper::Method;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::fs::{Gid, Mode};
@@ -20,8 +21,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
+
+/// To ask for something without hearing what becomes of it.
+const GIVING_UP: Duration = Duration::from_secs(1);
 
 /// Nothing was deployed, or it is not known.
 #[derive(Debug, Error)]
@@ -160,30 +165,34 @@ fn deploy(args: &DeployArgs, telling: &Telling) -> Result<Exit, CliError> {
     telling.note(|report| report.from = Some(args.path.clone()));
     let what = format!("gapless deploy {}", args.path.display());
     let (store, lock) = open(&args.name, &what)?;
-    let (instance, before) = running(&args.name, telling)?;
     let id = match &args.release {
         Some(id) => id.clone(),
         None => next_id(&store).map_err(DeployError::from)?,
     };
+    let is_first = matches!(store.current(), Ok(None));
+    let found = running(&args.name, &store, telling)?;
     telling.note(|report| report.release = Some(id.clone()));
     let previous = store.previous().unwrap_or(None);
     let arrival = Arrival {
         args,
         store: &store,
-        instance: &instance,
-        status: &before,
+        instance: &found.instance,
+        status: &found.status,
         id: &id,
     };
-    let keep = arrival.stage(telling)?;
+    let keep = arrival
+        .stage(telling)
+        .inspect_err(|_refused| found.give_up())?;
     let site = Site {
-        instance,
+        instance: found.instance,
         store,
         verb: "deploy",
         keep,
         bake: args.bake,
         back: None,
-        before,
+        before: found.status,
         previous,
+        is_first,
     };
     progress::bring_live(&site, &id, lock, telling)
 }
@@ -358,24 +367,55 @@ pub(super) fn configuration(name: &InstanceName) -> PathBuf {
     )
 }
 
-/// The instance, started if it was not.
+/// A service that answers.
+pub(super) struct Found {
+    pub instance: Instance,
+    pub status: Status,
+    /// By this command, for a release that is still to come.
+    pub is_started: bool,
+}
+
+impl Found {
+    /// No release comes: the service shall begin with what is current.
+    pub fn give_up(&self) {
+        if self.is_started {
+            // Its answer is nobody's concern: that there is nothing to deploy is said already.
+            let limit = Some(GIVING_UP);
+            drop(client::ask(&self.instance, Method::POST, "/reload", limit));
+        }
+    }
+}
+
+/// The instance; started if it was not, and then it waits for our release.
 pub(super) fn running(
     name: &InstanceName,
+    store: &Store,
     telling: &Telling,
-) -> Result<(Instance, Status), CliError> {
+) -> Result<Found, CliError> {
     let instance = instance::of_service(name);
     match progress::status(&instance) {
-        Ok(status) => Ok((instance, status)),
+        Ok(status) => Ok(Found {
+            instance,
+            status,
+            is_started: false,
+        }),
         Err(CliError::Client(ClientError::NotRunning { .. })) => {
-            start(&name.unit(), telling)?;
-            let status = progress::status(&instance)?;
-            Ok((instance, status))
+            // Without it the service begins with what is current, which is only a waste.
+            drop(store.announce());
+            let status = start(&name.unit(), &instance, telling);
+            drop(store.withdraw());
+            Ok(Found {
+                status: status?,
+                instance,
+                is_started: true,
+            })
         }
         Err(error) => Err(error),
     }
 }
 
-fn start(unit: &str, telling: &Telling) -> Result<(), DeployError> {
+/// Returns when it answers; what it begins with is not decided then.
+fn start(unit: &str, instance: &Instance, telling: &Telling) -> Result<Status, CliError> {
     let failed = |said: String| DeployError::Start {
         unit: unit.to_owned(),
         said,
@@ -383,16 +423,19 @@ fn start(unit: &str, telling: &Telling) -> Result<(), DeployError> {
     let began = Instant::now();
     telling.await_step("starting the service");
     let done = Command::new("systemctl")
-        .args(["start", unit])
+        .args(["start", "--no-block", unit])
         .output()
         .map_err(|error| failed(error.to_string()))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
-        return Err(failed(printable(&said.trim().replace('\n', " "))));
+        return Err(failed(printable(&said.trim().replace('\n', " "))).into());
+    }
+    if let Err(error) = client::wait_until_back(instance) {
+        return Err(failed(format!("{error}; see journalctl -u {unit}")).into());
     }
     let text = format!("{unit}, by systemctl start");
     telling.step("began", &text, began.elapsed());
-    Ok(())
+    progress::status(instance)
 }
 
 /// For the lock: `pid 7, admin, since 2026-11-21 10:00:00 UTC: gapless deploy x`.

@@ -7,7 +7,7 @@ use super::instance::Instance;
 use super::reload::Asked;
 use super::status::{grouped, memory};
 use super::telling::{Outcome, Telling};
-use super::{CliError, ClientError, Exit, bake, reload};
+use super::{CliError, ClientError, Exit, bake, boot, reload};
 use crate::api::{ReloadOutcome, Status, Step, Verdict};
 use crate::causes::chain;
 use crate::id::GenerationId;
@@ -37,6 +37,8 @@ pub(super) struct Site {
     pub before: Status,
     /// What `previous` named before.
     pub previous: Option<ReleaseId>,
+    /// Nothing was current before.
+    pub is_first: bool,
 }
 
 /// From a release that fails more than the one before it did.
@@ -197,6 +199,8 @@ impl Story<'_> {
         self.remember_live()?;
         let text = format!("{live} serves, release {} is current", self.id);
         self.telling.step("swapped", &text, took);
+        let name = &self.site.instance.name;
+        boot::see_to_it(name, self.site.is_first, self.telling);
         // What is left is to wait for requests; that keeps nobody else from deploying. A bake does,
         // and may need what would have to go now.
         if self.site.bake.is_none() {

@@ -24,18 +24,19 @@ fn go_back(args: &RollbackArgs, telling: &Telling) -> Result<Exit, CliError> {
     telling.note(|report| report.release = Some(id.clone()));
     // That it is there is asked first: what is not needs no service.
     store.manifest(&id).map_err(DeployError::from)?;
-    let (instance, before) = deploy::running(&args.name, telling)?;
+    let found = deploy::running(&args.name, &store, telling)?;
     let previous = store.previous().unwrap_or(None);
     let site = Site {
-        instance,
+        instance: found.instance,
         store,
         verb: "rollback",
         // What a deploy made room for is enough.
         keep: u32::MAX,
         bake: None,
         back: None,
-        before,
+        before: found.status,
         previous,
+        is_first: false,
     };
     progress::bring_live(&site, &id, lock, telling)
 }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 pub const GROUP: &str = "errand";
 
 /// The longest migration.
-const LIMIT: Duration = Duration::from_hours(1);
+pub const LIMIT: Duration = Duration::from_hours(1);
 /// After its end, its last lines may still be in the pipe for so long.
 const LAST_LINES: Duration = Duration::from_millis(500);
 

@@ -36,6 +36,10 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 pub enum Event {
     /// Make a generation of this release the live one.
     Begin(Terms),
+    /// The same, but something else is expected to begin first, within this time.
+    Await(Terms, Duration),
+    /// What waits to begin, and did not fail yet, waits so long from now.
+    Postpone(Duration),
     /// A worker said that it is ready, or answered.
     WorkerReady(GenerationId, Slot),
     /// A worker ended, or could not be spawned.
@@ -122,7 +126,7 @@ enum Stop {
     Workers,
 }
 
-/// Nothing is live and the last start failed: when to try again.
+/// Nothing is live, and the last start failed or something else comes first: when to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Retry {
     at: Moment,
@@ -159,6 +163,8 @@ impl Plan {
         let mut effects = Vec::new();
         match event {
             Event::Begin(terms) => self.begin(now, terms, None, &mut effects),
+            Event::Await(terms, time) => self.wait_with(now + time, terms),
+            Event::Postpone(time) => self.postpone(now + time),
             Event::WorkerReady(id, slot) => self.worker_ready(now, id, slot),
             Event::WorkerExited(id, slot) => self.worker_exited(now, id, slot, &mut effects),
             Event::BootExtended(id, slot, by) => {
@@ -302,6 +308,20 @@ impl Plan {
         effects.push(Effect::Begun(id));
         self.generations
             .insert(id, Generation::new(id, terms, fallback, now));
+    }
+
+    /// Only a keeper that has just started waits: whoever runs or comes needs nobody to fall back on.
+    fn wait_with(&mut self, at: Moment, terms: Terms) {
+        if !self.is_stopping() && self.is_idle() {
+            self.retry = Some(Retry { at, terms });
+        }
+    }
+
+    /// What failed comes back at its own time, whoever deploys meanwhile.
+    fn postpone(&mut self, at: Moment) {
+        if let Some(retry) = self.retry.as_mut().filter(|_| self.failures == 0) {
+            retry.at = at;
+        }
     }
 
     fn worker_ready(&mut self, now: Moment, id: GenerationId, slot: Slot) {

@@ -1,4 +1,5 @@
-//! The store of one instance: `incoming/`, `releases/`, `current`, `previous`, `lock`.
+//! The store of one instance: `incoming/`, `releases/`, `current`, `previous`, `lock`, and `starting`
+//! while a deploy starts the service.
 //!
 //! Every change is one rename(2), with what it names on disk before; so whoever is killed, and
 //! wherever, leaves the old or the new. `current` names only what was live once.

@@ -3,8 +3,8 @@
 use crate::build::{DEB, debs};
 use crate::installed::{
     expect_listening, forget_the_second_app, is, nothing_listens_or_runs, serve_a_second_app,
-    the_journal_explains_our_events, the_units_please_systemd, upgrades_lose_nothing,
-    without_an_app_it_says_what_to_do_next,
+    the_journal_explains_our_events, the_second_app_is_back, the_units_please_systemd,
+    upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
 };
 use crate::restarts::{
     bring_needrestart, needrestart_after_a_new_libc_loses_nothing,
@@ -70,6 +70,7 @@ fn a_removal_leaves_the_data_and_a_purge_nothing(container: &Container, before: 
     // Back again, as it was.
     apt(container, "install /srv/this.deb");
     assert!(container.get("/echo").starts_with("v1"));
+    the_second_app_is_back(container);
     forget_the_second_app(container);
     apt(container, "purge gapless");
     nothing_listens_or_runs(container);

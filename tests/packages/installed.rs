@@ -74,6 +74,13 @@ pub fn serve_a_second_app(container: &Container) {
     assert!(container.get_from("8080", "/echo").starts_with("v1"));
 }
 
+/// As it was before the package was removed, before anybody asks for it.
+pub fn the_second_app_is_back(container: &Container) {
+    let active = "is-active gapless@shop.socket gapless@shop.service";
+    assert_eq!(container.systemctl(active), "active\nactive\n");
+    assert!(container.get_from("8080", "/echo").starts_with("v1"));
+}
+
 /// What the administrator wrote for it, which a package may not take away; what gapless add wrote, a
 /// purge deletes.
 pub fn forget_the_second_app(container: &Container) {

@@ -4,7 +4,8 @@
 use crate::build::{RPM, ask, rpms, run};
 use crate::installed::{
     expect_listening, is, nothing_listens_or_runs, serve_a_second_app,
-    the_journal_explains_our_events, upgrades_lose_nothing, without_an_app_it_says_what_to_do_next,
+    the_journal_explains_our_events, the_second_app_is_back, upgrades_lose_nothing,
+    without_an_app_it_says_what_to_do_next,
 };
 use crate::restarts::bring;
 use crate::traces::{Files, difference, every_file};
@@ -132,6 +133,12 @@ fn a_removal_leaves_only_what_is_the_administrators(container: &Container, befor
     let mut left = difference(before, &every_file(container));
     left.retain(|it| !theirs.iter().any(|path| it.starts_with(path)));
     assert!(left.is_empty(), "{left:#?}");
+    // What was enabled is so again after the next installation, and starts.
+    container.sh("rpm --install /srv/this.rpm 2>&1");
+    the_second_app_is_back(container);
+    container.systemctl("disable --now gapless@shop.socket gapless@shop.service");
+    container.sh("rpm --erase gapless 2>&1");
+    nothing_listens_or_runs(container);
 }
 
 fn masks_are_respected_and_changed_settings_are_told(container: &Container) {

@@ -15,7 +15,13 @@ pub fn releases_survive_a_reboot(container: &mut Container) {
     for version in ["d1", "d2", "d3"] {
         write_app(container, version);
     }
-    container.sh("gapless deploy /root/d1 --release d1");
+    container.systemctl("disable gapless.service");
+    let first = container.sh("gapless deploy /root/d1 --release d1");
+    assert!(
+        first.contains("  enabled   gapless.service: at boot"),
+        "{first}"
+    );
+    container.systemctl("is-enabled gapless.service gapless.socket");
     let load = container.load(&[]);
     container.sh("tar c -C /root/d2 . | gapless deploy - --release d2");
     assert_eq!(the_version(container), "d2");
@@ -50,6 +56,9 @@ pub fn releases_survive_a_reboot(container: &mut Container) {
         "{said}"
     );
     assert_eq!(the_version(container), "d3");
+    let journal = container.journal("-u gapless.service -n 60");
+    let (_, journal) = journal.rsplit_once("started by a deploy").unwrap();
+    assert!(!journal.contains("begins: release d1"), "{journal}");
     container.reboot();
     assert_eq!(the_version(container), "d3");
     assert!(

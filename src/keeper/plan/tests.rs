@@ -660,6 +660,8 @@ fn the_plan_survives_being_written_down() {
 #[derive(Clone, Debug)]
 enum Whim {
     Begin((bool, bool)),
+    Await(u64),
+    Postpone(u64),
     Ready(usize),
     Exit(usize),
     Feel(usize, Pulse),
@@ -675,6 +677,8 @@ enum Whim {
 fn whim() -> impl Strategy<Value = Whim> {
     prop_oneof![
         4 => any::<(bool, bool)>().prop_map(Whim::Begin),
+        1 => (0_u64..70_000).prop_map(Whim::Await),
+        1 => (0_u64..70_000).prop_map(Whim::Postpone),
         12 => any::<usize>().prop_map(Whim::Ready),
         6 => any::<usize>().prop_map(Whim::Exit),
         4 => (any::<usize>(), pulse()).prop_map(|(n, pulse)| Whim::Feel(n, pulse)),
@@ -721,6 +725,12 @@ impl World {
                 let terms = if is_fixed { fixed(1) } else { terms(2) };
                 let terms = Terms { is_trial, ..terms };
                 self.step(Event::Begin(terms));
+            }
+            Whim::Await(millis) => {
+                self.step(Event::Await(terms(3), Duration::from_millis(millis)));
+            }
+            Whim::Postpone(millis) => {
+                self.step(Event::Postpone(Duration::from_millis(millis)));
             }
             Whim::Ready(n) => {
                 if let Some((id, slot)) = self.nth_running(n) {
@@ -809,4 +819,51 @@ proptest! {
             prop_assert!(world.decided.iter().any(|(of, _)| of == id), "{id} was never decided");
         }
     }
+}
+
+#[test]
+fn what_waits_for_a_deploy_begins_when_that_fails_or_does_not_come_and_else_never() {
+    let awaiting = || {
+        let mut world = World::new();
+        let effects = world.step(Event::Await(terms(1), Duration::from_secs(60)));
+        assert_eq!((effects, world.plan.aim()), (Vec::new(), Aim::Hold));
+        world
+    };
+    let begun = |world: &World| world.plan.coming().map(|coming| coming.terms.release);
+
+    let mut world = awaiting();
+    world.step(Event::Begin(trial(2)));
+    assert_eq!(begun(&world), Some(2));
+    world.all_ready(GenerationId(1));
+    world.pass(Duration::from_mins(5));
+    assert_eq!(world.plan.aim(), Aim::Live(GenerationId(1)));
+    assert_eq!(world.begun.len(), 1, "the old one never began");
+
+    let mut world = awaiting();
+    world.step(Event::Begin(trial(2)));
+    world.exit(GenerationId(1), 0);
+    world.exit(GenerationId(1), 1);
+    assert_eq!(begun(&world), Some(1), "it failed");
+
+    let mut world = awaiting();
+    world.step(Event::Postpone(Duration::from_secs(600)));
+    world.pass(Duration::from_secs(599));
+    assert_eq!(begun(&world), None, "its release command runs");
+    world.step(Event::Postpone(Duration::ZERO));
+    assert_eq!(begun(&world), Some(1), "it was refused");
+
+    let mut world = awaiting();
+    world.pass(Duration::from_secs(60));
+    assert_eq!(begun(&world), Some(1), "it did not come");
+}
+
+#[test]
+fn what_failed_is_tried_again_at_its_own_time_whoever_deploys_meanwhile() {
+    let mut world = World::new();
+    world.step(Event::Begin(terms(1)));
+    world.exit(GenerationId(1), 0);
+    world.exit(GenerationId(1), 1);
+    let at = world.plan.retry_at();
+    world.step(Event::Postpone(Duration::from_secs(600)));
+    assert_eq!(world.plan.retry_at(), at);
 }

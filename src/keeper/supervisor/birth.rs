@@ -273,7 +273,7 @@ impl Keeper {
                 self.access = config.log.access;
             }
             self.bear_front();
-            self.begin_configured(config, &Wanted::Current, None);
+            self.begin_first(config);
             steps::reached(Step::GenerationBegun);
         }
         if self.plan.is_stopping() && self.fronts.is_empty() {

@@ -12,7 +12,7 @@ use crate::keeper::control::STEPS;
 use crate::keeper::crew::Crew;
 use crate::keeper::errand::{self, Ended, Errand};
 use crate::keeper::happening::WorkerLife;
-use crate::keeper::plan::Phase;
+use crate::keeper::plan::{Event, Phase};
 use crate::keeper::release::Release;
 use crate::release::{ReleaseId, State};
 use tokio::sync::mpsc;
@@ -73,6 +73,7 @@ impl Keeper {
                 Ok(pid) => {
                     let id = id.clone();
                     self.errand = Some(Running { pid, id });
+                    self.events.push_back(Event::Postpone(errand::LIMIT));
                     None
                 }
                 Err(error) => Some(chain(&error)),

@@ -8,10 +8,10 @@ use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::diagnosis::Diagnosis;
 use crate::id::GenerationId;
 use crate::keeper::changes;
-use crate::keeper::plan::{Decision, Event, Moment, Why};
+use crate::keeper::plan::{Decision, Event, Moment, Terms, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
-use crate::release::{ReleaseId, StoreError};
+use crate::release::{ReleaseId, Store, StoreError};
 use crate::steps;
 use crate::systemd::{message_id, notify};
 use std::io;
@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Fronts have so long to acknowledge a cell before its outcome is told all the same: one that is
 /// hung is being replaced, and must not hold up a deploy.
 const TELLING: Duration = Duration::from_secs(2);
+
+/// A deploy that started the service stages its release in this time, or what is current begins.
+const ANNOUNCED: Duration = Duration::from_mins(1);
 
 /// What is to be begun.
 #[derive(Clone, Debug)]
@@ -223,17 +226,7 @@ impl Keeper {
             }
         };
         self.use_settings(&config);
-        let deploys = match wanted {
-            Wanted::Release(id) => Some(id.clone()),
-            Wanted::Current => {
-                self.has_nothing = false;
-                None
-            }
-        };
-        let release = Release::new(&config);
-        let terms = release.terms(self.next_release, deploys.is_some());
-        self.releases.insert(self.next_release, release);
-        self.next_release += 1;
+        let (deploys, terms) = self.take_in(&config, wanted);
         if let Some(answer) = answer {
             let generation = GenerationId(self.plan.next_generation());
             self.waiters.push(Waiter {
@@ -247,6 +240,36 @@ impl Keeper {
         }
         self.degraded = None;
         self.events.push_back(Event::Begin(terms));
+    }
+
+    /// The first start. What is current waits while a deploy is about to bring another release: its start
+    /// would be for nothing, and it may fail.
+    pub(super) fn begin_first(&mut self, config: Result<Config, BeginError>) {
+        let is_announced = || self.options.store.as_ref().is_some_and(Store::is_announced);
+        match config {
+            Ok(config) if !config.app.command.is_empty() && is_announced() => {
+                tracing::info!("started by a deploy, waiting for its release");
+                self.use_settings(&config);
+                let (_, terms) = self.take_in(&config, &Wanted::Current);
+                self.events.push_back(Event::Await(terms, ANNOUNCED));
+            }
+            config => self.begin_configured(config, &Wanted::Current, None),
+        }
+    }
+
+    fn take_in(&mut self, config: &Config, wanted: &Wanted) -> (Option<ReleaseId>, Terms) {
+        let deploys = match wanted {
+            Wanted::Release(id) => Some(id.clone()),
+            Wanted::Current => {
+                self.has_nothing = false;
+                None
+            }
+        };
+        let release = Release::new(config);
+        let terms = release.terms(self.next_release, deploys.is_some());
+        self.releases.insert(self.next_release, release);
+        self.next_release += 1;
+        (deploys, terms)
     }
 
     fn use_settings(&mut self, config: &Config) {
@@ -303,6 +326,8 @@ impl Keeper {
         if let Some(answer) = answer {
             drop(answer.decided(outcome.clone()));
         }
+        // What waited for it begins now.
+        self.events.push_back(Event::Postpone(Duration::ZERO));
         self.outcome_is_told();
         self.fronts.totals.decided();
         self.last_outcome = Some(outcome);

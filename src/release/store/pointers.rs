@@ -8,9 +8,14 @@ use crate::release::manifest::State;
 use crate::steps::{Step, reached};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
+const STARTING: &str = "starting";
+
+/// systemd starts a service within this time.
+const ANNOUNCED: Duration = Duration::from_secs(30);
 
 impl Store {
     /// What is to run at the next start.
@@ -91,6 +96,35 @@ impl Store {
             remove(&previous)?;
         }
         sync_directory(self.root())
+    }
+
+    /// A deploy is about to start the service: it shall wait for that instead of starting what is current.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the service begins with what is current then.
+    pub fn announce(&self) -> Result<(), StoreError> {
+        let path = self.root().join(STARTING);
+        self.withdraw()?;
+        beneath::write_whole(&path, b"", 0o644).map_err(io_error("write", &path))
+    }
+
+    /// The service runs, or it does not start.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it counts for nothing a moment later.
+    pub fn withdraw(&self) -> Result<(), StoreError> {
+        let path = self.root().join(STARTING);
+        let removed = beneath::unlink_if_there(&path);
+        removed.map(drop).map_err(io_error("remove", &path))
+    }
+
+    /// Whether the service was started by a deploy. What a killed one left behind does not count.
+    pub fn is_announced(&self) -> bool {
+        let metadata = std::fs::symlink_metadata(self.root().join(STARTING));
+        let age = metadata
+            .ok()
+            .and_then(|it| it.modified().ok()?.elapsed().ok());
+        age.is_some_and(|age| age < ANNOUNCED)
     }
 
     /// What a deploy that was killed in between did not come to say: what is current was live.
