@@ -18,7 +18,7 @@ pub fn releases_survive_a_reboot(container: &mut Container) {
     container.systemctl("disable gapless.service");
     let first = container.sh("gapless deploy /root/d1 --release d1");
     assert!(
-        first.contains("  enabled   gapless.service: at boot"),
+        first.contains("  enabled   gapless.service, gapless.socket: at boot"),
         "{first}"
     );
     container.systemctl("is-enabled gapless.service gapless.socket");
