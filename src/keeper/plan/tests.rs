@@ -825,7 +825,7 @@ proptest! {
 fn what_waits_for_a_deploy_begins_when_that_fails_or_does_not_come_and_else_never() {
     let awaiting = || {
         let mut world = World::new();
-        let effects = world.step(Event::Await(terms(1), Duration::from_secs(60)));
+        let effects = world.step(Event::Await(terms(1), Duration::from_mins(1)));
         assert_eq!((effects, world.plan.aim()), (Vec::new(), Aim::Hold));
         world
     };
@@ -846,14 +846,14 @@ fn what_waits_for_a_deploy_begins_when_that_fails_or_does_not_come_and_else_neve
     assert_eq!(begun(&world), Some(1), "it failed");
 
     let mut world = awaiting();
-    world.step(Event::Postpone(Duration::from_secs(600)));
+    world.step(Event::Postpone(Duration::from_mins(10)));
     world.pass(Duration::from_secs(599));
     assert_eq!(begun(&world), None, "its release command runs");
     world.step(Event::Postpone(Duration::ZERO));
     assert_eq!(begun(&world), Some(1), "it was refused");
 
     let mut world = awaiting();
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     assert_eq!(begun(&world), Some(1), "it did not come");
 }
 
@@ -864,6 +864,6 @@ fn what_failed_is_tried_again_at_its_own_time_whoever_deploys_meanwhile() {
     world.exit(GenerationId(1), 0);
     world.exit(GenerationId(1), 1);
     let at = world.plan.retry_at();
-    world.step(Event::Postpone(Duration::from_secs(600)));
+    world.step(Event::Postpone(Duration::from_mins(10)));
     assert_eq!(world.plan.retry_at(), at);
 }
