@@ -6,9 +6,10 @@ use crate::beneath;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::State;
 use crate::steps::{Step, reached};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
@@ -120,11 +121,13 @@ impl Store {
 
     /// Whether the service was started by a deploy. What a killed one left behind does not count.
     pub fn is_announced(&self) -> bool {
-        let metadata = std::fs::symlink_metadata(self.root().join(STARTING));
-        let age = metadata
-            .ok()
-            .and_then(|it| it.modified().ok()?.elapsed().ok());
-        age.is_some_and(|age| age < ANNOUNCED)
+        let root = beneath::open_directory(self.root());
+        let Ok(file) = root.and_then(|root| root.stat(OsStr::new(STARTING))) else {
+            return false;
+        };
+        let written = u64::try_from(file.st_mtime).unwrap_or(0);
+        let written = UNIX_EPOCH + Duration::from_secs(written);
+        written.elapsed().is_ok_and(|age| age < ANNOUNCED)
     }
 
     /// What a deploy that was killed in between did not come to say: what is current was live.

@@ -251,3 +251,20 @@ fn a_manifest_of_an_older_gapless_is_understood_and_one_of_ours_by_it() {
         manifest("a", 1)
     );
 }
+
+#[test]
+fn an_announcement_counts_until_it_is_withdrawn_and_not_when_a_killed_deploy_left_it() {
+    let (_scratch, store) = store();
+    assert!(!store.is_announced());
+    store.announce().unwrap();
+    assert!(store.is_announced());
+    let file = std::fs::File::open(store.root().join("starting")).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_mins(1);
+    file.set_modified(long_ago).unwrap();
+    assert!(!store.is_announced());
+    store.announce().unwrap();
+    assert!(store.is_announced());
+    store.withdraw().unwrap();
+    store.withdraw().unwrap();
+    assert!(!store.is_announced());
+}
