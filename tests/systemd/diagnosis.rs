@@ -51,11 +51,7 @@ impl Bad {
     }
 
     fn late(self, keys: &'static str) -> Self {
-        Self {
-            keys,
-            code: 7,
-            ..self
-        }
+        Self { keys, ..self }
     }
 
     fn runs(self, runs: Runs) -> Self {
