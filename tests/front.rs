@@ -15,6 +15,8 @@ mod clients;
 mod confinement;
 #[path = "front/connect.rs"]
 mod connect;
+#[path = "front/early.rs"]
+mod early;
 #[path = "front/generations.rs"]
 mod generations;
 #[path = "front/interim.rs"]

@@ -286,6 +286,9 @@ impl Drop for Download {
         if self.is_over || self.incoming.is_end_stream() {
             self.exchange.is_whole();
             if let Some(connection) = self.connection.take() {
+                if self.exchange.is_uploading() || connection.is_full() {
+                    connection.is_ahead_of_the_request();
+                }
                 self.lease.pool().give_back(connection, self.exchange.now());
             }
         } else if self.lease.is_cut() {

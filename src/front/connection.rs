@@ -43,7 +43,7 @@ const HEADERS_AT_HAND: usize = 100;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What a client may send into a closing connection.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A connection that is idle for so long rests: what hyper has for each, some 20 kB, is given up, and
 /// made anew when something comes. That takes time, so not between two requests of a client that is
@@ -488,7 +488,7 @@ async fn close(mut socket: Socket, lingers: bool) {
 }
 
 async fn discard(socket: &mut Socket) -> io::Result<()> {
-    let mut bytes = [0; 4096];
+    let mut bytes = vec![0; 16 * 1024];
     let mut discarded = 0_usize;
     while discarded < LINGER_BYTES_MAX {
         match socket.read(&mut bytes).await? {

@@ -3,7 +3,7 @@
 use super::access::Account;
 use super::lane::Lane;
 use super::live::Lease;
-use super::progress::Progress;
+use super::progress::{Progress, Upload};
 use super::refusal::Refusal;
 use super::tally;
 use crate::id::GenerationId;
@@ -90,6 +90,11 @@ impl Exchange {
     /// As its client's connection has it.
     pub(super) fn now(&self) -> Instant {
         self.progress.now()
+    }
+
+    /// The body of the request is not yet with the app.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.progress.upload() == Upload::Open
     }
 
     pub(super) fn started(&self) -> Instant {

@@ -246,6 +246,12 @@ pub(super) fn prepare_response(is_connect: bool, status: StatusCode, headers: &m
     }
 }
 
+/// Whether the app ends its connection with this answer: RFC 9112 section 9.3.
+pub(super) fn says_close(version: Version, headers: &HeaderMap) -> bool {
+    let says = |word: &str| tokens(headers, &CONNECTION).any(|it| it.eq_ignore_ascii_case(word));
+    says("close") || (version == Version::HTTP_10 && !says("keep-alive"))
+}
+
 /// Makes the head of an answer that opens a tunnel one that can go to the client; what the app
 /// switched to.
 pub(super) fn prepare_switch(status: StatusCode, headers: &mut HeaderMap) -> Protocol {

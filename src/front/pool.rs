@@ -3,8 +3,9 @@
 //! A connection is used by one request at a time and comes back when its response body ended. The
 //! pool never retries and never chooses: that is the request's matter.
 
+mod wire;
+
 use super::body::RequestBody;
-use super::interim::Sniffer;
 use super::live::Life;
 use super::stream::Socket;
 use crate::link::{Backend, Endpoint};
@@ -15,15 +16,14 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Context;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use wire::{AppStream, Ear};
 
 /// On one machine a connect takes microseconds or waits for a full backlog.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,9 +42,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Fields of a response. Its bytes are the limit; of so many fields each has 65.
 const FIELDS_MAX: usize = 1000;
-
-/// What an app may say before its answer's head is whole, interim responses (1xx) included.
-const PREAMBLE_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 
 /// No connection to the app, so nothing of the request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +125,7 @@ impl BackendPool {
 
     pub(super) fn give_back(&self, connection: AppConnection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if self.is_retired.get() || connection.sender.is_closed() || connection.ear.is_last.get() {
+        if self.is_retired.get() || connection.sender.is_closed() || connection.ear.is_last() {
             return;
         }
         if idle.len() < IDLE_CONNECTIONS_MAX {
@@ -154,10 +151,7 @@ impl BackendPool {
             .map_err(ConnectError::Socket)?;
         let socket = Rc::new(RefCell::new(socket));
         let ear = Rc::new(Ear::default());
-        let io = TokioIo::new(AppStream {
-            socket: Rc::clone(&socket),
-            ear: Rc::clone(&ear),
-        });
+        let io = TokioIo::new(AppStream::new(&socket, &ear));
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
@@ -166,11 +160,17 @@ impl BackendPool {
             .await
             .map_err(ConnectError::Handshake)?;
         let (upgraded, upgraded_received) = oneshot::channel();
+        let told = Rc::clone(&ear);
         tasks.spawn_local(async move {
-            match connection.without_shutdown().await {
-                // Nobody waits for it, unless the app switched protocols: then this closes.
-                Ok(parts) => drop(upgraded.send(parts)),
-                Err(error) => tracing::debug!(%error, "connection to the app ended"),
+            tokio::select! {
+                ended = connection.without_shutdown() => match ended {
+                    // Nobody waits for it, unless the app switched protocols: then this closes.
+                    Ok(parts) => drop(upgraded.send(parts)),
+                    Err(error) => tracing::debug!(%error, "connection to the app ended"),
+                },
+                () = told.takes_no_more() => {
+                    tracing::debug!("the app answered, and takes no more of the request");
+                }
             }
         });
         Ok(AppConnection {
@@ -215,29 +215,40 @@ impl AppConnection {
 
     /// Whether any byte came back since the request was sent.
     pub(super) fn has_heard(&self) -> bool {
-        self.ear.bytes_heard.get() > 0
+        self.ear.has_heard()
     }
 
     /// The head of the final response is here.
     pub(super) fn has_answered(&self) {
-        self.ear.is_answered.set(true);
+        self.ear.has_answered();
     }
 
     /// What follows the answer may not be the next one.
     pub(super) fn is_for_one_answer(&self) {
-        self.ear.is_last.set(true);
+        self.ear.set_last();
+    }
+
+    /// The answer is over, and the app has not taken the whole request: it may, but not for ever.
+    pub(super) fn is_ahead_of_the_request(&self) {
+        self.ear.answer_is_over();
+    }
+
+    /// The app has no room now for what it is to be told.
+    pub(super) fn is_full(&self) -> bool {
+        self.ear.is_full()
+    }
+
+    /// The app cannot be told any more; it may have said something before.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.ear.is_deaf()
     }
 
     /// Interim answers that came since the last call, as the client is to get them; wakes when more do.
     pub(super) fn poll_interim(&self, cx: &Context<'_>) -> Option<Vec<u8>> {
-        let mut waker = self.ear.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Some(self.ear.interim.borrow_mut().take()).filter(|interim| !interim.is_empty())
+        self.ear.poll_interim(cx)
     }
 
-    /// More than [`PREAMBLE_BYTES_MAX`], and no answer.
+    /// More than an answer may be preceded by, and no answer.
     pub(super) fn said_too_much(&self) -> bool {
         self.ear.has_too_much()
     }
@@ -248,94 +259,6 @@ impl AppConnection {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peeked = rustix::net::recv(&*self.socket.borrow(), &mut [0_u8; 1], flags);
         matches!(peeked, Err(Errno::AGAIN))
-    }
-}
-
-/// What was heard on a connection since a request was sent.
-#[derive(Debug, Default)]
-struct Ear {
-    bytes_heard: Cell<usize>,
-    is_answered: Cell<bool>,
-    is_last: Cell<bool>,
-    interim: RefCell<Sniffer>,
-    /// Who waits for the answer, and passes on what comes before it.
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Ear {
-    fn listen(&self) {
-        self.bytes_heard.set(0);
-        self.is_answered.set(false);
-        self.interim.borrow_mut().listen();
-    }
-
-    fn hear(&self, bytes: &[u8]) {
-        self.bytes_heard
-            .set(self.bytes_heard.get().saturating_add(bytes.len()));
-        if self.interim.borrow_mut().hear(bytes)
-            && let Some(waker) = self.waker.take()
-        {
-            waker.wake();
-        }
-    }
-
-    fn has_too_much(&self) -> bool {
-        !self.is_answered.get() && self.bytes_heard.get() > PREAMBLE_BYTES_MAX
-    }
-}
-
-/// The socket under it, which notes what the app said.
-#[derive(Debug)]
-struct AppStream {
-    /// Borrowed only for the length of a call.
-    socket: Rc<RefCell<Socket>>,
-    ear: Rc<Ear>,
-}
-
-impl AsyncRead for AppStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ear.has_too_much() {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        let before = into.filled().len();
-        let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into);
-        self.ear
-            .hear(into.filled().get(before..).unwrap_or_default());
-        polled
-    }
-}
-
-impl AsyncWrite for AppStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(cx)
     }
 }
 

@@ -146,7 +146,14 @@ fn pass_on(
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
     let (mut head, incoming) = response.into_parts();
+    // RFC 9112 section 9.6: who sends the rest all the same is told that nobody reads it.
+    let is_cut_short = exchange.is_uploading()
+        && (connection.is_deaf() || head::says_close(head.version, &head.headers));
     head::prepare_response(is_connect, head.status, &mut head.headers);
+    if is_cut_short {
+        let close = HeaderValue::from_static("close");
+        head.headers.insert(CONNECTION, close);
+    }
     head.version = Version::HTTP_11;
     exchange.answered(head.status);
     tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
