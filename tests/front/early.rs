@@ -176,3 +176,24 @@ async fn an_app_that_dies_in_an_upload_without_a_word_is_still_told_as_that() {
         .await;
     front.end().await;
 }
+
+#[tokio::test]
+async fn nothing_follows_an_answer_that_came_in_place_of_a_100() {
+    let address = raw_app(move |_, mut socket| async move {
+        read_head(&mut socket).await;
+        let answer = "HTTP/1.1 417 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let (port, front) = front_of(address).await;
+    let mut client = Client::connect(&port).await;
+    let expect = "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client
+        .send(&format!("POST / HTTP/1.1\r\nHost: t\r\n{expect}"))
+        .await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &*answer.body), (417, "no"));
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert_eq!(client.ends().await, "");
+    front.end().await;
+}
