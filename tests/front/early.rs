@@ -2,9 +2,10 @@
 
 use super::world::{Client, Front, Port, http, live, raw_app, read_head};
 use gapless::config::HttpConfig;
-use gapless::link::Orphaned;
+use gapless::link::{Endpoint, Orphaned, Target};
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::mpsc;
 
 /// More than all the buffers between a client and an app hold.
@@ -50,14 +51,18 @@ impl By {
     }
 }
 
-async fn front_of(app: std::net::SocketAddr) -> (Port, Front) {
+async fn front_of(app: SocketAddr) -> (Port, Front) {
+    front_to(live(1, &[app])).await
+}
+
+async fn front_to(target: Target) -> (Port, Front) {
     let port = Port::open();
     let http = HttpConfig {
         body_bytes_max: 2 * UPLOAD as u64,
         ..http()
     };
     let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;
-    front.serve(1, live(1, &[app])).await;
+    front.serve(1, target).await;
     (port, front)
 }
 
@@ -127,6 +132,31 @@ async fn an_answer_to_half_an_upload_reaches_the_client() {
         }
     }
     cases.join_all().await;
+}
+
+#[tokio::test]
+async fn an_answer_over_a_unix_socket_reaches_the_client_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut vec![0; 200_000]).await.unwrap();
+            let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\ntoo big";
+            socket.write_all(answer).await.unwrap();
+        }
+    });
+    let mut target = live(1, &["127.0.0.1:1".parse().unwrap()]);
+    if let Target::Live { backends, .. } = &mut target {
+        backends[0].endpoint = Endpoint::Unix(path);
+    }
+    let (port, front) = front_to(target).await;
+    for by in [By::Length, By::Chunks].repeat(5) {
+        let answer = upload(&port, by).await.answer().await;
+        assert_eq!((answer.status, &*answer.body), (413, "too big"));
+    }
+    front.end().await;
 }
 
 /// Answers at once, and tells how much of the upload came after that.
