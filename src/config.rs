@@ -6,6 +6,7 @@
 
 mod access;
 mod defaults;
+mod ending;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod level;
@@ -17,6 +18,7 @@ mod quantity;
 mod written;
 
 pub use access::{AccessConfig, AccessFormat, AccessWanted};
+pub use ending::{EndingError, KillMode, StopSignal};
 pub use level::{LevelError, parse_level};
 pub use load::{ConfigSource, Fixed, Overrides, ReleaseSource, fixed, load};
 pub use problem::{ConfigError, Look, Place, Problem};
@@ -68,8 +70,15 @@ pub struct AppConfig {
     pub settle: Duration,
     /// Requests of a superseded generation may finish within this time.
     pub drain: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// Between the stop signal and SIGKILL.
     pub stop: Duration,
+    /// Who of a worker gets the stop signal. Absent from what a keeper without it wrote down, as the
+    /// next is.
+    #[serde(default)]
+    pub kill_mode: KillMode,
+    /// What tells a worker to end.
+    #[serde(default)]
+    pub stop_signal: StopSignal,
     /// WATCHDOG_USEC for the app; none: the app is not watched.
     pub watchdog: Option<Duration>,
     /// The release of the store that this is; none: a directory that the file names. Absent from

@@ -37,6 +37,14 @@ impl Foreground {
     }
 
     fn start_in(scratch: Scratch, arguments: &[&str]) -> Self {
+        let foreground = Self::begin_in(scratch, arguments);
+        eventually("it is healthy", SOON, || {
+            foreground.status().filter(|status| status.healthy)
+        });
+        foreground
+    }
+
+    fn begin_in(scratch: Scratch, arguments: &[&str]) -> Self {
         let mark = format!("TEST_MARK={}", unique());
         let mut command = Self::command(&scratch, &mark);
         command.args(["run", "--port", "0"]).args(arguments);
@@ -44,15 +52,11 @@ impl Foreground {
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let main = command.spawn().unwrap();
-        let foreground = Self {
+        Self {
             scratch,
             mark,
             main,
-        };
-        eventually("it is healthy", SOON, || {
-            foreground.status().filter(|status| status.healthy)
-        });
-        foreground
+        }
     }
 
     fn command(scratch: &Scratch, mark: &str) -> Command {
@@ -272,6 +276,29 @@ fn nothing_outlives_a_keeper_that_nobody_replaces() {
     foreground.signal(Signal::KILL);
     process::wait(&mut foreground.main, SOON).unwrap();
     foreground.expect_nothing_left();
+}
+
+/// Forks twice, so that each start leaves a process that nobody waits for.
+const DAEMON: &str = "\
+import os, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+time.sleep(600)
+";
+
+#[test]
+fn no_daemon_that_an_app_leaves_in_the_background_outlives_the_run() {
+    let scratch = Scratch::new();
+    scratch.write("daemon.py", DAEMON);
+    let again = "[restart]\nburst = 100\ndelay_min = \"10ms\"\ndelay_max = \"10ms\"";
+    let command = "command = [\"python3\", \"daemon.py\"]";
+    scratch.write("gapless.toml", &format!("[app]\n{command}\n{again}\n"));
+    let mut foreground = Foreground::begin_in(scratch, &[]);
+    foreground.expect_log("g10 begins");
+    foreground.signal(Signal::TERM);
+    assert!(process::wait(&mut foreground.main, SOON).unwrap().success());
+    assert_eq!(foreground.processes(), [], "{}", foreground.log());
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod bad_versions;
 mod control;
 #[path = "serve/crashes.rs"]
 mod crashes;
+#[path = "serve/endings.rs"]
+mod endings;
 #[path = "serve/leaks.rs"]
 mod leaks;
 #[path = "serve/reload.rs"]

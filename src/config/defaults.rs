@@ -1,8 +1,8 @@
 //! What holds when nothing is written.
 
 use super::{
-    AccessConfig, AppConfig, HealthConfig, HttpConfig, Listen, LogConfig, ProxyProtocol,
-    RestartConfig,
+    AccessConfig, AppConfig, HealthConfig, HttpConfig, KillMode, Listen, LogConfig, ProxyProtocol,
+    RestartConfig, StopSignal,
 };
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -22,6 +22,8 @@ impl AppConfig {
             settle: Duration::from_secs(1),
             drain: Duration::from_secs(15),
             stop: Duration::from_secs(10),
+            kill_mode: KillMode::default(),
+            stop_signal: StopSignal::default(),
             watchdog: None,
             release: None,
             shared: Vec::new(),

@@ -69,6 +69,8 @@ pub struct AppWritten {
     pub settle: Maybe<Duration>,
     pub drain: Maybe<Duration>,
     pub stop: Maybe<Duration>,
+    pub kill_mode: Maybe<String>,
+    pub stop_signal: Maybe<String>,
     pub watchdog: Maybe<Duration>,
     pub shared: Maybe<Vec<String>>,
     pub release_command: Maybe<Vec<String>>,
@@ -241,6 +243,8 @@ impl AppWritten {
             settle: section.duration("settle", r#"settle = "1s""#),
             drain: section.duration("drain", r#"drain = "15s""#),
             stop: section.duration("stop", r#"stop = "10s""#),
+            kill_mode: section.text("kill_mode", r#"kill_mode = "mixed""#),
+            stop_signal: section.text("stop_signal", r#"stop_signal = "SIGQUIT""#),
             watchdog: section.duration("watchdog", r#"watchdog = "30s""#),
             shared: section.texts("shared", r#"shared = ["uploads"]"#),
             release_command: section

@@ -7,6 +7,7 @@ use super::cgroup;
 use super::death::Death;
 use super::diagnosis::{self, End, Fault};
 use super::happening::{Felt, WorkerLife};
+use super::kin::Extent;
 use super::notice::Notice;
 use super::oom::OomKills;
 use super::plan::{Moment, Pulse};
@@ -14,7 +15,7 @@ use super::reaper::{self, Ending};
 use super::release::Release;
 use super::spawn::Environment;
 use super::stored;
-use super::worker::{Offer, Place, RememberedWorker, Worker, WorkerError};
+use super::worker::{self, Offer, Place, RememberedWorker, Worker, WorkerError};
 use super::yard::Yard;
 use crate::api::WorkerStatus;
 use crate::causes::chain;
@@ -22,7 +23,6 @@ use crate::diagnosis::Diagnosis;
 use crate::id::{GenerationId, Slot};
 use crate::link::{Backend, Endpoint};
 use crate::systemd::message_id;
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,8 +47,8 @@ pub struct Crew {
     /// What they run.
     pub release: Release,
     cgroup: Option<PathBuf>,
-    /// What the names of its sockets begin with.
-    stem: PathBuf,
+    /// What the NOTIFY_SOCKET of its workers begins with.
+    mark: String,
     /// The first cell without this generation, once it was in one.
     pub left_cell_at: Option<u64>,
     /// What happens to it was said before: it is one more try of a degraded app.
@@ -79,7 +79,7 @@ impl Crew {
             id,
             release,
             cgroup,
-            stem: yard.runtime_directory.join(id.to_string()),
+            mark: worker::mark_of(yard, id),
             left_cell_at: None,
             is_repeating: false,
             superseded: None,
@@ -165,6 +165,8 @@ impl Crew {
             yard.oom.watch(group);
         }
         crew.cgroup = moved.or(crew.cgroup);
+        let extent = crew.extent(true);
+        crew.workers().for_each(|worker| worker.end_again(&extent));
         (crew, dead)
     }
 
@@ -345,10 +347,16 @@ impl Crew {
         self.places.values().for_each(Place::turn_away);
     }
 
-    /// SIGTERM to every worker.
+    /// Every worker is told to end.
     pub fn terminate(&self) {
-        for worker in self.workers() {
-            worker.signal(Signal::TERM);
+        let workers: Vec<&Worker> = self.workers().collect();
+        worker::end(&workers, &self.release.app, &self.extent(true));
+    }
+
+    fn extent(&self, is_whole: bool) -> Extent {
+        Extent {
+            cgroup: self.cgroup.clone(),
+            is_whole,
         }
     }
 
@@ -359,7 +367,8 @@ impl Crew {
         {
             tracing::warn!(generation = %self.id, %error, "cannot end the control group of {}, continuing with signals: {error}", self.id);
         }
-        self.workers().for_each(Worker::kill);
+        let cgroup = self.cgroup.as_deref();
+        self.workers().for_each(|worker| worker.kill(cgroup));
         self.kill_scattered();
     }
 
@@ -369,14 +378,13 @@ impl Crew {
         if self.cgroup.is_some() {
             return;
         }
-        let mark = format!("NOTIFY_SOCKET={}-", self.stem.display());
-        reaper::kill_with_environment(&mark);
+        reaper::kill_with_environment(&self.mark);
     }
 
-    /// SIGTERM to one worker.
+    /// One worker is told to end.
     pub fn end_worker(&self, slot: Slot) {
         if let Some(worker) = self.worker(slot) {
-            worker.signal(Signal::TERM);
+            worker::end(&[worker], &self.release.app, &self.extent(false));
         }
     }
 
@@ -393,7 +401,7 @@ impl Crew {
             && let Some(worker) = &place.worker
         {
             place.death = place.death.or(Some(Death::Boot));
-            worker.kill();
+            worker.kill(self.cgroup.as_deref());
         }
     }
 

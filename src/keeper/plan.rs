@@ -69,11 +69,11 @@ pub enum Effect {
     Begun(GenerationId),
     /// Start a worker.
     Spawn(GenerationId, Slot),
-    /// SIGTERM to every worker of the generation.
+    /// Tell every worker of the generation to end.
     Terminate(GenerationId),
     /// SIGKILL to every process of the generation.
     Kill(GenerationId),
-    /// SIGTERM to one worker.
+    /// Tell one worker to end.
     EndWorker(GenerationId, Slot),
     /// SIGKILL to one worker.
     KillWorker(GenerationId, Slot),

@@ -69,10 +69,29 @@ pub fn with_environment(assignment: &str) -> Vec<u32> {
 
 /// Whether [`with_environment`] would find this process.
 pub fn has_environment(pid: u32, assignment: &str) -> bool {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|entry| entry.starts_with(assignment.as_bytes()))
+    has_entry(&environment(pid), assignment)
+}
+
+/// Empty of one that has ended, or is about to.
+fn environment(pid: u32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+fn has_entry(environment: &[u8], assignment: &str) -> bool {
+    let mut entries = environment.split(|byte| *byte == 0);
+    entries.any(|entry| entry.starts_with(assignment.as_bytes()))
+}
+
+/// Children of ours that were started, by whomever, with an entry of the environment that begins with
+/// `assignment`; those that are ending show nothing of it any more and count, too.
+pub fn children_with(assignment: &str) -> Vec<u32> {
+    let own = std::process::id();
+    let children = table().into_iter().filter(|child| child.parent == own);
+    let has_it = |child: &Process| {
+        let environment = environment(child.pid);
+        environment.is_empty() || has_entry(&environment, assignment)
+    };
+    children.filter(has_it).map(|child| child.pid).collect()
 }
 
 /// Every process below `pid`, and every member of the session that `pid` leads (also when its
@@ -81,7 +100,8 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     descendants_in(&table(), pid)
 }
 
-fn descendants_in(table: &[Process], root: u32) -> Vec<u32> {
+/// [`descendants`] in a table that was read before.
+pub fn descendants_in(table: &[Process], root: u32) -> Vec<u32> {
     let mut found = HashSet::from([root]);
     let mut order = Vec::new();
     loop {

@@ -107,6 +107,21 @@ pub async fn ended(pidfd: &AsyncFd<OwnedFd>, pid: u32) -> io::Result<Ending> {
     }
 }
 
+/// Waits until the process behind `pidfd` has ended, and leaves it as it is: a zombie, if it is our
+/// child. Cancel-safe.
+///
+/// # Errors
+/// As [`ended`].
+pub async fn over(pidfd: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut readable = pidfd.readable().await?;
+        if gone(pidfd.as_fd())? {
+            return Ok(());
+        }
+        readable.clear_ready();
+    }
+}
+
 /// As [`ended`], but says `None` when the process still runs.
 ///
 /// # Errors
@@ -147,16 +162,19 @@ pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<bool> {
 /// SIGKILL to every process in whose environment an entry begins with `assignment`.
 pub fn kill_with_environment(assignment: &str) {
     for pid in process::with_environment(assignment) {
-        let Some(checked) = to_pid(pid) else { continue };
-        let Ok(pidfd) = pidfd_open(checked, PidfdFlags::empty()) else {
-            continue;
-        };
-        // The pid may have changed hands before it was opened, but not since.
-        if process::has_environment(pid, assignment)
-            && let Err(error) = signal(&pidfd, Signal::KILL)
-        {
-            tracing::warn!(pid, %error, "cannot end process {pid}, which a worker left behind: {error}");
-        }
+        kill_if(pid, || process::has_environment(pid, assignment));
+    }
+}
+
+/// SIGKILL to a process that `is_meant`, which is asked once its pid cannot change hands unseen.
+pub fn kill_if(pid: u32, is_meant: impl FnOnce() -> bool) {
+    let Some(pidfd) = to_pid(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return;
+    };
+    if is_meant()
+        && let Err(error) = signal(&pidfd, Signal::KILL)
+    {
+        tracing::warn!(pid, %error, "cannot end process {pid}, which a worker left behind: {error}");
     }
 }
 

@@ -39,8 +39,10 @@ use super::reaper;
 use super::release::Release;
 use super::standing::Standing;
 use super::stored;
+use super::strays;
 use super::totals::Milestone;
 use super::upgrade::{IMAGE, Upgrade};
+use super::worker;
 use super::yard::Yard;
 use crate::api::{HoldVerdict, LevelInUse, Released, ReloadOutcome};
 use crate::causes::chain;
@@ -66,6 +68,9 @@ use tokio::task::JoinSet;
 const QUEUE: usize = 1024;
 /// Happenings that are taken in one turn before the rest of the picture is brought into line.
 const TURN: usize = 64;
+
+/// At the end of a foreground, what the app left behind has so long to die of SIGKILL.
+const STRAYS_LIMIT: Duration = Duration::from_secs(2);
 
 /// How gapless runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -421,8 +426,18 @@ impl Keeper {
             .chain(self.errand.as_ref().map(|errand| errand.pid))
             .chain(self.console_pids())
             .collect();
-        for (pid, ending) in reaper::reap_orphans(&known) {
+        let orphans = reaper::reap_orphans(&known);
+        for (pid, ending) in &orphans {
             tracing::debug!(pid, why = %ending, "reaped an orphan");
+        }
+        // Of a generation that is gone: it may have left a child that nobody saw.
+        if !orphans.is_empty() {
+            let spared: Vec<String> = self
+                .crews
+                .keys()
+                .map(|id| worker::mark_of(&self.yard, *id))
+                .collect();
+            strays::end_children(&worker::mark_of_all(&self.yard), &spared);
         }
     }
 
@@ -440,6 +455,10 @@ impl Keeper {
             Some(End::Finished) | None => steps::reached(Step::AllGone),
         }
         self.write_lifetime();
+        if self.yard.is_foreground {
+            // Nobody else ends them.
+            strays::end_all(&worker::mark_of_all(&self.yard), STRAYS_LIMIT);
+        }
         adoption::forget(&self.fronts, self.crews.values());
         self.yard.deposits.forget();
         self.yard.remove_app_directory();

@@ -1,14 +1,17 @@
 //! One worker: how it is started, what it is offered to listen on, what its tasks watch.
 
+mod ending;
 mod offer;
 mod tasks;
 
+pub use ending::{end, mark_of, mark_of_all};
 pub use offer::{Offer, environment_of_app};
 
 use super::death::Death;
 use super::diagnosis::{self, Fault, Lateness};
 use super::happening::{Felt, Happening, WorkerLife};
 use super::health::{self, Candidate, LastSeen, Tree};
+use super::kin::{Kin, Told};
 use super::notice::{Notice, NoticeError, NoticeSocket};
 use super::output::{self, OutputError, Source, Tail};
 use super::plan::{Moment, Pulse};
@@ -25,7 +28,6 @@ use crate::link::Endpoint;
 use crate::poll;
 use crate::systemd::given;
 use crate::usage;
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
@@ -95,6 +97,9 @@ pub struct RememberedWorker {
     said: Option<String>,
     speaks: bool,
     started: Moment,
+    /// All of its processes were told to end. Absent from what a keeper without it wrote down.
+    #[serde(default)]
+    is_ending: bool,
 }
 
 /// A slot over all lives of its workers.
@@ -131,6 +136,8 @@ pub struct Worker {
     candidates: Vec<Candidate>,
     last_seen: LastSeen,
     heartbeat: watch::Sender<Option<Duration>>,
+    kin: Kin,
+    told: watch::Sender<Told>,
     tasks: JoinSet<()>,
     asking: Option<tokio::task::AbortHandle>,
     /// Maximum start time.
@@ -207,6 +214,7 @@ impl Place {
             said: None,
             speaks: false,
             started: offer.now,
+            is_ending: false,
         };
         let fds = Fds {
             pidfd: child.pidfd,
@@ -287,6 +295,7 @@ impl Place {
             said,
             speaks,
             started,
+            is_ending,
         } = remembered;
         let who = WorkerLife {
             generation,
@@ -309,10 +318,12 @@ impl Place {
         let (heartbeat, beats) = watch::channel(None);
         let notices = Rc::new(fds.notices);
         let mut tasks = JoinSet::new();
+        let kin = ending::kin(pid, generation, slot, yard);
+        let (told, hears) = watch::channel(ending::told_before(is_ending));
         tasks.spawn_local(tasks::watch_end(
             who,
             watched,
-            pid,
+            (kin.clone(), hears),
             tail.clone(),
             Rc::clone(&notices),
             yard.clone(),
@@ -334,6 +345,8 @@ impl Place {
             candidates,
             last_seen: LastSeen::default(),
             heartbeat,
+            kin,
+            told,
             tasks,
             asking: None,
             boot: release.app.boot,
@@ -393,6 +406,7 @@ impl Place {
             said: worker.said.clone(),
             speaks: worker.speaks,
             started: worker.started,
+            is_ending: worker.is_ending(),
         })
     }
 
@@ -472,19 +486,6 @@ impl Worker {
         // may not be for this one, or the other way round.
         let is_news = self.pulse() != before || matches!(felt, Felt::Health(..));
         is_news.then(|| self.pulse())
-    }
-
-    /// To the worker alone.
-    pub fn signal(&self, signal: Signal) {
-        if let Err(error) = reaper::signal(&self.pidfd, signal) {
-            tracing::error!(pid = self.pid, ?signal, %error, "cannot signal worker process {}: {error}", self.pid);
-        }
-    }
-
-    /// SIGKILL to the worker and to the rest of its session.
-    pub fn kill(&self) {
-        reaper::kill_session(self.pid);
-        self.signal(Signal::KILL);
     }
 
     /// What is wrong with it, if it is late. Asked while it still runs.

@@ -86,6 +86,11 @@ impl Service {
         }
     }
 
+    /// As where systemd delegates no control group.
+    pub fn live_in_no_group(&mut self) {
+        self.cgroup = None;
+    }
+
     /// `gapless` with one TCP socket `http`, running the probe app; ready. `keys` are of `[app]`,
     /// `more` are further tables.
     pub fn probe(behaviour: &Behaviour, keys: &str, more: &str) -> Self {

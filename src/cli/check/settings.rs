@@ -49,6 +49,8 @@ fn of_app(app: &AppConfig) -> Settings {
         ("[app] settle", duration(app.settle)),
         ("[app] drain", duration(app.drain)),
         ("[app] stop", duration(app.stop)),
+        ("[app] kill_mode", app.kill_mode.to_string()),
+        ("[app] stop_signal", app.stop_signal.to_string()),
         ("[app] watchdog", limit(app.watchdog.map(AsDuration))),
         ("[app] shared", or_none(&shared.join(", "))),
         (

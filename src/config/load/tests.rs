@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::{
-    AppConfig, HealthConfig, HttpConfig, LimitsConfig, Listen, LogConfig, ProxyProtocol,
-    RestartConfig,
+    AppConfig, HealthConfig, HttpConfig, KillMode, LimitsConfig, Listen, LogConfig, ProxyProtocol,
+    RestartConfig, StopSignal,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -75,6 +75,8 @@ fn every_key_has_its_meaning() {
         env = { RAILS_ENV = "production" }
         listen = "port:3000"
         boot = "2min"
+        kill_mode = "mixed"
+        stop_signal = "QUIT"
         watchdog = "30s"
         [health]
         path = "/health?deep=1"
@@ -101,6 +103,8 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.app.env["RAILS_ENV"], "production");
     assert_eq!(config.app.listen, Listen::FixedPort(3000));
     assert_eq!(config.app.boot, Duration::from_mins(2));
+    assert_eq!(config.app.kill_mode, KillMode::Mixed);
+    assert_eq!(config.app.stop_signal, StopSignal::SigQuit);
     assert_eq!(config.app.watchdog, Some(Duration::from_secs(30)));
     assert_eq!(config.health.path.as_deref(), Some("/health?deep=1"));
     assert_eq!(config.health.status, (200, 299));
@@ -120,6 +124,21 @@ fn every_key_has_its_meaning() {
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.log.level, "info,gapless::front=debug");
+}
+
+#[test]
+fn a_stop_signal_and_a_kill_mode_that_are_none_are_named_with_the_choices() {
+    let text = "[app]\ncommand = [\"x\"]\nstop_signal = \"SIGKILL\"\nkill_mode = \"process\"";
+    let said = of(text).unwrap_err().to_string();
+    for part in [
+        "[app] stop_signal: \"SIGKILL\" is none of its choices",
+        "SIGTERM, SIGINT, SIGQUIT",
+        "[app] kill_mode: \"process\" is none of its choices",
+        "\"control-group\"",
+        "\"mixed\"",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]
@@ -146,8 +165,8 @@ fn an_unknown_key_is_shown_in_its_line_with_what_is_meant() {
    : ^^^|^^^
    :    `-- did you mean "workers"?
    `----
-  help: [app] takes command, directory, env, workers, listen, boot, settle, drain, stop, watchdog,
-        shared, release_command, console, keep, landlock"#;
+  help: [app] takes command, directory, env, workers, listen, boot, settle, drain, stop,
+        kill_mode, stop_signal, watchdog, shared, release_command, console, keep, landlock"#;
     assert_eq!(
         problems_of("[app]\ncommand = [\"x\"]\nworkres = 2\n"),
         expected

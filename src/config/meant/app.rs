@@ -4,11 +4,12 @@ use super::{HOUR, MINUTE, Meaning, SECOND};
 use crate::config::program;
 use crate::config::quantity::AsDuration;
 use crate::config::written::{AppWritten, Maybe, Placed};
-use crate::config::{AppConfig, ConfigSource, Listen};
+use crate::config::{AppConfig, ConfigSource, EndingError, Listen};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Processes of one generation.
@@ -29,6 +30,11 @@ const OURS: [&str; 7] = [
     "WATCHDOG_PID",
 ];
 
+const KILL_MODES: &str = "write \"control-group\" (all processes of a worker get the stop signal) or \"mixed\" \
+                          (the main process gets it, and the others SIGKILL when it has ended)";
+const STOP_SIGNALS: &str = "write SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2 or SIGWINCH; SIGKILL \
+                            follows by itself: stop = \"10s\"";
+
 impl Meaning<'_> {
     pub(super) fn app(&mut self, app: AppWritten, source: &ConfigSource) -> AppConfig {
         let directory = program::directory(self, &app, source);
@@ -45,6 +51,8 @@ impl Meaning<'_> {
             settle: self.duration(app.settle, Duration::ZERO..=5 * MINUTE, default.settle),
             drain: self.duration(app.drain, Duration::ZERO..=HOUR, default.drain),
             stop: self.duration(app.stop, Duration::ZERO..=HOUR, default.stop),
+            kill_mode: self.choice(app.kill_mode, KILL_MODES),
+            stop_signal: self.choice(app.stop_signal, STOP_SIGNALS),
             watchdog: self.optional(app.watchdog, &(SECOND..=HOUR), AsDuration),
             release: source.release.as_ref().map(|release| release.id.clone()),
             shared: self.shared(app.shared),
@@ -105,6 +113,21 @@ impl Meaning<'_> {
                       gapless.socket";
         self.report(placed, message, hint, remedy.to_owned());
         Listen::Auto
+    }
+
+    fn choice<T: FromStr<Err = EndingError> + Default>(
+        &mut self,
+        written: Maybe<String>,
+        remedy: &str,
+    ) -> T {
+        let Some(placed) = written else {
+            return T::default();
+        };
+        placed.value.parse().unwrap_or_else(|error| {
+            let message = format!("{}: {error}", placed.key);
+            self.report(&placed, message, None, remedy.to_owned());
+            T::default()
+        })
     }
 
     fn fixed_port_has_one_worker(&mut self, listen: Listen, workers: NonZeroU32, app: &AppWritten) {

@@ -21,7 +21,7 @@ pub struct Terms {
     pub settle: Duration,
     /// Time for requests to finish once superseded.
     pub drain: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// Between the stop signal and SIGKILL.
     pub stop: Duration,
     /// Respawns of each worker allowed within `interval`.
     pub burst: u32,
@@ -66,7 +66,7 @@ pub enum Phase {
         /// They were told to end.
         cut: bool,
     },
-    /// Its workers were sent SIGTERM.
+    /// Its workers were told to end.
     Stopping {
         /// The reason.
         why: Why,

@@ -33,7 +33,7 @@ pub enum SlotState {
         step: Farewell,
         /// Then the next step is due.
         until: Moment,
-        /// Between SIGTERM and SIGKILL.
+        /// Between the stop signal and SIGKILL.
         grace: Duration,
     },
     /// Dead, or about to be replaced; a worker is due here.

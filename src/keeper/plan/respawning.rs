@@ -14,7 +14,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// The fronts have so long to acknowledge that a worker left the cell; a hung front must not keep
 /// it alive.
 const LEAVING: Duration = Duration::from_secs(2);
-/// Between SIGTERM and SIGKILL for one that hears nothing: what waits for its answer can be sent
+/// Between the stop signal and SIGKILL for one that hears nothing: what waits for its answer can be sent
 /// again only when it is dead.
 const SILENT_GRACE: Duration = Duration::from_secs(1);
 

@@ -4,15 +4,19 @@ use crate::causes::chain;
 use crate::config::HealthConfig;
 use crate::keeper::happening::{Felt, Happening, Outbox, WorkerLife};
 use crate::keeper::health::{self, Observation};
+use crate::keeper::kin::{Extent, Kin, Relative, Told};
 use crate::keeper::notice::NoticeSocket;
 use crate::keeper::output::Tail;
 use crate::keeper::plan::Pulse;
 use crate::keeper::reaper::{self, Ending};
 use crate::keeper::yard::Yard;
 use crate::link::Endpoint;
+use crate::systemd::given;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 /// After the death of a worker its last lines may still be in the pipe for so long.
@@ -23,13 +27,14 @@ const LATE: Duration = Duration::from_secs(3);
 
 pub(super) async fn watch_end(
     who: WorkerLife,
-    pidfd: tokio::io::unix::AsyncFd<OwnedFd>,
-    pid: u32,
+    pidfd: AsyncFd<OwnedFd>,
+    (kin, told): (Kin, watch::Receiver<Told>),
     tail: Tail,
     notices: Rc<NoticeSocket>,
     yard: Yard,
 ) {
-    let ending = reaper::ended(&pidfd, pid).await.unwrap_or_else(|error| {
+    let pid = kin.pid;
+    let ending = all_ended(&pidfd, &kin, told).await.unwrap_or_else(|error| {
         tracing::error!(pid, %error, "cannot watch a worker any more, it counts as ended: {error}");
         Ending::Unknown
     });
@@ -41,6 +46,48 @@ pub(super) async fn watch_end(
         yard.outbox.put(Happening::Notices(who, said)).await;
     }
     yard.outbox.put(Happening::WorkerExited(who, ending)).await;
+}
+
+/// Waits until the main process has ended and, if they were told to end, also the others, or until
+/// they were killed. What is left then is killed.
+async fn all_ended(
+    pidfd: &AsyncFd<OwnedFd>,
+    kin: &Kin,
+    mut told: watch::Receiver<Told>,
+) -> io::Result<Ending> {
+    let is_out_of_reach = |told: &Told| *told == Told::OutOfReach;
+    let mut hears = told.clone();
+    tokio::select! {
+        biased;
+        over = reaper::over(pidfd) => over?,
+        // An error: the worker was dropped, and this task with it.
+        _ = hears.wait_for(is_out_of_reach) => return Ok(Ending::Unknown),
+    }
+    let is_held = || given::pid_of_pidfd(pidfd).is_some();
+    let mut extent = Extent::default();
+    loop {
+        extent = match &*told.borrow_and_update() {
+            Told::ToEnd(extent) => extent.clone(),
+            Told::Nothing | Told::Killed | Told::OutOfReach => break,
+        };
+        let left = kin.find(&extent, is_held());
+        if left.is_empty() {
+            break;
+        }
+        tokio::select! {
+            over = all_over(left) => over?,
+            _ = told.changed() => {}
+        }
+    }
+    kin.kill(&extent, is_held());
+    reaper::ended(pidfd, kin.pid).await
+}
+
+async fn all_over(relatives: Vec<Relative>) -> io::Result<()> {
+    for relative in relatives {
+        relative.over().await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn hear(who: WorkerLife, notices: Rc<NoticeSocket>, yard: Yard) {
