@@ -42,6 +42,8 @@ mod replaced;
 mod survivors;
 #[path = "systemd/swaps.rs"]
 mod swaps;
+#[path = "systemd/users.rs"]
+mod users;
 mod world;
 
 use apps::{
@@ -76,6 +78,7 @@ use swaps::{
     bad_versions_are_refused_and_nobody_notices, killed_workers_cost_only_what_they_were_answering,
     reloads_lose_nothing_and_close_nothing,
 };
+use users::a_new_user_of_the_unit_leaves_nothing_of_the_old_one;
 use world::container::{self, Container};
 use world::{alone, beside_others, eventually, is_long, skip};
 
@@ -208,6 +211,9 @@ on_both! { beside_others:
     no_process_of_an_app_outlives_a_stop:
         on_252_no_process_of_an_app_outlives_a_stop,
         on_257_no_process_of_an_app_outlives_a_stop;
+    a_new_user_of_the_unit_leaves_nothing_of_the_old_one:
+        on_252_a_new_user_of_the_unit_leaves_nothing_of_the_old_one,
+        on_257_a_new_user_of_the_unit_leaves_nothing_of_the_old_one;
     the_control_socket_comes_and_goes_with_the_service:
         on_252_the_control_socket_comes_and_goes_with_the_service,
         on_257_the_control_socket_comes_and_goes_with_the_service;

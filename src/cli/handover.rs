@@ -5,6 +5,10 @@
 //! processes found in the unit's own control group at this moment are moved: the keeper is not
 //! trusted with naming pids to root.
 
+mod user;
+
+pub(super) use user::changed_user;
+
 use super::instance::{self, InstanceName};
 use super::{CliError, Exit, HandoverArgs, client};
 use crate::api::Released;
@@ -40,6 +44,12 @@ pub(super) fn run(args: &HandoverArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     };
     let _level = journal::init("info", args.name.as_str())?;
+    if let Some(changed) = changed_user(&args.unit, &group)? {
+        tracing::warn!(
+            "{changed}: the restart ends it first, and requests wait until the app serves again"
+        );
+        return Ok(Exit::Done);
+    }
     let instance = instance::of_service(&args.name);
     client::ask(&instance, Method::POST, "/release", Some(RELEASE_LIMIT))?.read::<Released>()?;
     // Between the answer and now nothing is decided by the keeper that would need to be undone:

@@ -10,7 +10,8 @@ use super::reaper::{self, to_pid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// SIGKILL to children of ours that have an entry in the environment that begins with `mark`, and none
 /// that begins with one of `spared`.
