@@ -1,11 +1,15 @@
 //! `gapless deploy`: from a directory, an archive or a program to production, or to the reason why
 //! not.
 
+mod service;
+
+pub(super) use service::running;
+
 use super::instance::{self, Instance, InstanceName, config_file, system_directory};
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
-use super::{CliError, ClientError, DeployArgs, Exit, client};
+use super::{CliError, DeployArgs, Exit};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
@@ -13,20 +17,14 @@ use crate::release::detection::{self, DetectionError};
 use crate::release::staging::{self, Limits, SharedError, Staged, StagingError};
 use crate::release::{Lock, LockError, Manifest, ReleaseId, State, Store, StoreError};
 use crate::steps::{Step, reached};
-use hyper::Method;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::fs::{Gid, Mode};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
-
-/// To ask for something without hearing what becomes of it.
-const GIVING_UP: Duration = Duration::from_secs(1);
 
 /// Nothing was deployed, or it is not known.
 #[derive(Debug, Error)]
@@ -365,77 +363,6 @@ pub(super) fn configuration(name: &InstanceName) -> PathBuf {
         || config_file(name),
         |directory| PathBuf::from(directory).join(format!("{name}.toml")),
     )
-}
-
-/// A service that answers.
-pub(super) struct Found {
-    pub instance: Instance,
-    pub status: Status,
-    /// By this command, for a release that is still to come.
-    pub is_started: bool,
-}
-
-impl Found {
-    /// No release comes: the service shall begin with what is current.
-    pub fn give_up(&self) {
-        if self.is_started {
-            // Its answer is nobody's concern: that there is nothing to deploy is said already.
-            let limit = Some(GIVING_UP);
-            drop(client::ask(&self.instance, Method::POST, "/reload", limit));
-        }
-    }
-}
-
-/// The instance; started if it was not, and then it waits for our release.
-pub(super) fn running(
-    name: &InstanceName,
-    store: &Store,
-    telling: &Telling,
-) -> Result<Found, CliError> {
-    let instance = instance::of_service(name);
-    match progress::status(&instance) {
-        Ok(status) => Ok(Found {
-            instance,
-            status,
-            is_started: false,
-        }),
-        Err(CliError::Client(ClientError::NotRunning { .. })) => {
-            // Without it the service begins with what is current, which is only a waste.
-            drop(store.announce());
-            let status = start(&name.unit(), &instance, telling);
-            drop(store.withdraw());
-            Ok(Found {
-                status: status?,
-                instance,
-                is_started: true,
-            })
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns when it answers; what it begins with is not decided then.
-fn start(unit: &str, instance: &Instance, telling: &Telling) -> Result<Status, CliError> {
-    let failed = |said: String| DeployError::Start {
-        unit: unit.to_owned(),
-        said,
-    };
-    let began = Instant::now();
-    telling.await_step("starting the service");
-    let done = Command::new("systemctl")
-        .args(["start", "--no-block", unit])
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        return Err(failed(printable(&said.trim().replace('\n', " "))).into());
-    }
-    if let Err(error) = client::wait_until_back(instance) {
-        return Err(failed(format!("{error}; see journalctl -u {unit}")).into());
-    }
-    let text = format!("{unit}, by systemctl start");
-    telling.step("began", &text, began.elapsed());
-    progress::status(instance)
 }
 
 /// For the lock: `pid 7, admin, since 2026-11-21 10:00:00 UTC: gapless deploy x`.

@@ -9,6 +9,7 @@ mod consoles;
 mod deploying;
 mod effects;
 mod pausing;
+mod precedence;
 mod reloading;
 mod rounds;
 mod standing;

@@ -2,16 +2,15 @@
 //! waits what became of it.
 
 use super::{Keeper, Readiness, log_up, now};
-use crate::api::{self, ReloadOutcome, Step, Verdict};
+use crate::api::{ReloadOutcome, Step, Verdict};
 use crate::causes::chain;
 use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::diagnosis::Diagnosis;
 use crate::id::GenerationId;
-use crate::keeper::changes;
 use crate::keeper::plan::{Decision, Event, Moment, Terms, Why};
 use crate::keeper::release::Release;
 use crate::link::LIFECYCLE_BOUNDS;
-use crate::release::{ReleaseId, Store, StoreError};
+use crate::release::{ReleaseId, StoreError};
 use crate::steps;
 use crate::systemd::{message_id, notify};
 use std::io;
@@ -22,9 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 /// Fronts have so long to acknowledge a cell before its outcome is told all the same: one that is
 /// hung is being replaced, and must not hold up a deploy.
 const TELLING: Duration = Duration::from_secs(2);
-
-/// A deploy that started the service stages its release in this time, or what is current begins.
-const ANNOUNCED: Duration = Duration::from_mins(1);
 
 /// What is to be begun.
 #[derive(Clone, Debug)]
@@ -92,7 +88,7 @@ pub(super) enum Answer {
 
 impl Answer {
     /// Who asked may have left; that changes nothing.
-    fn decided(self, outcome: ReloadOutcome) -> Option<mpsc::Sender<Step>> {
+    pub(super) fn decided(self, outcome: ReloadOutcome) -> Option<mpsc::Sender<Step>> {
         match self {
             Self::Once(answer) => {
                 drop(answer.send(outcome));
@@ -113,7 +109,7 @@ const SHARED: &str = "shared";
 pub(super) struct Waiter {
     pub(super) generation: GenerationId,
     /// What a deploy brings; none: a reload waits.
-    deploys: Option<ReleaseId>,
+    pub(super) deploys: Option<ReleaseId>,
     asked: Moment,
     pub(super) answer: Answer,
     /// Of its steps.
@@ -125,7 +121,7 @@ pub(super) struct Waiter {
 pub(super) struct Finishing {
     pub(super) generations: Vec<GenerationId>,
     /// What is live now, and is to be current.
-    deployed: Option<ReleaseId>,
+    pub(super) deployed: Option<ReleaseId>,
     pub(super) steps: mpsc::Sender<Step>,
 }
 
@@ -242,22 +238,11 @@ impl Keeper {
         self.events.push_back(Event::Begin(terms));
     }
 
-    /// The first start. What is current waits while a deploy is about to bring another release: its start
-    /// would be for nothing, and it may fail.
-    pub(super) fn begin_first(&mut self, config: Result<Config, BeginError>) {
-        let is_announced = || self.options.store.as_ref().is_some_and(Store::is_announced);
-        match config {
-            Ok(config) if !config.app.command.is_empty() && is_announced() => {
-                tracing::info!("started by a deploy, waiting for its release");
-                self.use_settings(&config);
-                let (_, terms) = self.take_in(&config, &Wanted::Current);
-                self.events.push_back(Event::Await(terms, ANNOUNCED));
-            }
-            config => self.begin_configured(config, &Wanted::Current, None),
-        }
-    }
-
-    fn take_in(&mut self, config: &Config, wanted: &Wanted) -> (Option<ReleaseId>, Terms) {
+    pub(super) fn take_in(
+        &mut self,
+        config: &Config,
+        wanted: &Wanted,
+    ) -> (Option<ReleaseId>, Terms) {
         let deploys = match wanted {
             Wanted::Release(id) => Some(id.clone()),
             Wanted::Current => {
@@ -272,7 +257,7 @@ impl Keeper {
         (deploys, terms)
     }
 
-    fn use_settings(&mut self, config: &Config) {
+    pub(super) fn use_settings(&mut self, config: &Config) {
         self.use_level(&config.log.level);
         if config.http != self.http || config.log.access != self.access {
             self.http = config.http.clone();
@@ -334,7 +319,12 @@ impl Keeper {
         self.is_dirty = true;
     }
 
-    fn not_begun(&self, verdict: Verdict, why: Reason, last_lines: Vec<String>) -> ReloadOutcome {
+    pub(super) fn not_begun(
+        &self,
+        verdict: Verdict,
+        why: Reason,
+        last_lines: Vec<String>,
+    ) -> ReloadOutcome {
         ReloadOutcome {
             generation: None,
             verdict,
@@ -346,54 +336,6 @@ impl Keeper {
             live: self.plan.live().map(|live| live.id),
             release: None,
         }
-    }
-
-    pub(super) fn reload_by_signal(&mut self) {
-        self.has_heard_reload = true;
-        tracing::info!(name: message_id::RELOAD_ASKED.name, "reload asked for by signal");
-        self.reload(None);
-    }
-
-    /// Not while a deploy is on its way: what is current may change at any moment, so a reload would
-    /// supersede the new release by the old one.
-    pub(super) fn reload(&mut self, answer: Option<Answer>) {
-        let Some(id) = self.deploying() else {
-            return self.begin_generation(&Wanted::Current, answer);
-        };
-        let cause = format!(
-            "a deploy or rollback to {id} is under way; reload when it is decided, or end it first"
-        );
-        tracing::warn!(release = %id, cause, "nothing was reloaded: {cause}");
-        let why = Reason::named(cause, Some(api::LOCKED));
-        if let Some(answer) = answer {
-            let refusal = self.not_begun(Verdict::Unhealthy, why, Vec::new());
-            drop(answer.decided(refusal));
-        }
-        self.reload_is_told();
-    }
-
-    /// The release that somebody deploys and waits for, until the store calls it current. Who asked and
-    /// left deploys no more.
-    fn deploying(&self) -> Option<ReleaseId> {
-        let errand = self.errand.as_ref().map(|errand| errand.id.clone());
-        let waits = |waiter: &Waiter| match &waiter.answer {
-            Answer::Steps(steps) if !steps.is_closed() => waiter.deploys.clone(),
-            Answer::Steps(_) | Answer::Once(_) => None,
-        };
-        let current = || self.options.store.as_ref()?.current().ok()?;
-        let is_moving = |finishing: &Finishing| {
-            let deployed = finishing.deployed.clone();
-            deployed.filter(|id| !finishing.steps.is_closed() && current().as_ref() != Some(id))
-        };
-        errand
-            .or_else(|| self.waiters.iter().find_map(waits))
-            .or_else(|| self.finishing.iter().find_map(is_moving))
-    }
-
-    pub(super) fn reload_by_change(&mut self, files: &[PathBuf]) {
-        let changed = changes::summary(files);
-        tracing::info!(name: message_id::RELOAD_ASKED.name, files = %changed, "{changed} changed, reloading");
-        self.begin_generation(&Wanted::Current, None);
     }
 
     /// Once it is written down: a reload that systemd knows of outlives this keeper.
@@ -412,7 +354,7 @@ impl Keeper {
         self.reload_is_told();
     }
 
-    fn reload_is_told(&mut self) {
+    pub(super) fn reload_is_told(&mut self) {
         self.say_reloading();
         if std::mem::take(&mut self.is_reloading) {
             log_up("ready", notify::ready());
