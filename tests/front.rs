@@ -25,6 +25,8 @@ mod interim;
 mod limits;
 #[path = "front/moving.rs"]
 mod moving;
+#[path = "front/pools.rs"]
+mod pools;
 #[path = "front/proxying.rs"]
 mod proxying;
 #[path = "front/strangers.rs"]

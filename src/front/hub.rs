@@ -9,6 +9,7 @@ mod wires;
 use super::FrontError;
 use super::introduction::TurnedAway;
 use super::lane::{Event, Gift, LaneState, LaneThread, Mode, Order};
+use super::live::Life;
 use super::outbox::Outbox;
 use super::parcel::{Outgoing, Parked};
 use super::trustee::Slots;
@@ -189,6 +190,7 @@ impl Hub {
             Turn::Event(Event::State(state)) => self.hear(state),
             Turn::Event(Event::Parked(parked)) => self.pass(parked).await,
             Turn::Event(Event::Gift(gift)) => self.give(gift).await,
+            Turn::Event(Event::Starves(lane, life)) => self.let_yield(lane, life).await,
             Turn::Event(Event::Inherited(parked)) => {
                 self.share(parked).await;
                 steps::reached(Step::ParcelShared);
@@ -356,6 +358,14 @@ impl Hub {
         if let (Some(lane), Some(given)) = (self.lanes.get(to), self.given.get_mut(to)) {
             *given = given.saturating_add(1);
             order(lane, Order::Take(gift)).await;
+        }
+    }
+
+    async fn let_yield(&self, starving: usize, life: Life) {
+        for (number, lane) in self.lanes.iter().enumerate() {
+            if number != starving {
+                order(lane, Order::Yield(life)).await;
+            }
         }
     }
 

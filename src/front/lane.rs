@@ -12,7 +12,7 @@ use super::addresses::Addresses;
 use super::connection;
 use super::forwarded::RequestIds;
 use super::introduction::Introduced;
-use super::live::Live;
+use super::live::{Life, Live};
 use super::parcel::Parked;
 use super::progress::Progress;
 use super::share::{Given, Share};
@@ -71,6 +71,8 @@ pub(super) enum Order {
     Become(Mode),
     /// Tunnels go on to their own end while this front retires.
     KeepTunnels,
+    /// A request in another lane waits for a worker that idle connections may hold.
+    Yield(Life),
     /// Tell the state, with this number.
     Tell(u64),
 }
@@ -87,6 +89,8 @@ pub(super) enum Event {
     Parked(Parked),
     /// Accepted, for a lane that has fewer.
     Gift(Gift),
+    /// A request waits for this worker: see [`Order::Yield`].
+    Starves(usize, Life),
     /// From an older front, for the lanes to share; sent by the main thread to itself.
     Inherited(Vec<Parked>),
 }
@@ -343,6 +347,13 @@ impl Lane {
         None
     }
 
+    /// Nobody hears of it when the main thread is far behind; the next who waits says so again.
+    pub(super) fn starves(&self, life: Life) {
+        if let Ok(place) = self.events.try_reserve() {
+            place.send(Event::Starves(self.share.lane(), life));
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.open_connections() >= self.connections_max
     }
@@ -422,6 +433,7 @@ impl Lane {
                 self.wake_all();
             }
             Order::KeepTunnels => self.keeps_tunnels.set(true),
+            Order::Yield(life) => self.live.yields(life),
             Order::Tell(number) => {
                 self.told.set(number);
                 self.live.expire_idle();

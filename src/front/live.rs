@@ -328,6 +328,19 @@ impl Live {
         }
     }
 
+    /// Idle connections to this worker go, and for a moment none is kept.
+    pub(super) fn yields(&self, life: Life) {
+        match &*self.aim.borrow() {
+            Aim::Live { pools, .. } => {
+                let now = Instant::now();
+                for pool in pools.iter().filter(|pool| pool.life() == life) {
+                    pool.yields(now);
+                }
+            }
+            Aim::Hold | Aim::Refuse | Aim::Bare => {}
+        }
+    }
+
     /// Marks every lease on `id` as cut; how many those are. Who holds them has to be woken.
     pub(super) fn cut(&self, id: GenerationId) -> u64 {
         let generations = self.generations.borrow();

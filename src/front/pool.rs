@@ -3,6 +3,7 @@
 //! A connection is used by one request at a time and comes back when its response body ended. The
 //! pool never retries and never chooses: that is the request's matter.
 
+mod starving;
 mod wire;
 
 use super::body::RequestBody;
@@ -14,6 +15,7 @@ use hyper::client::conn::http1::{self, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use starving::{PATIENCE, PATIENCE_MAX, Starving};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -68,6 +70,7 @@ pub(super) struct BackendPool {
     /// Last in, first out: the rest ages and goes.
     idle: RefCell<Vec<Idle>>,
     is_retired: Cell<bool>,
+    starving: Rc<Starving>,
 }
 
 impl BackendPool {
@@ -77,6 +80,7 @@ impl BackendPool {
             in_flight: Cell::new(0),
             idle: RefCell::default(),
             is_retired: Cell::new(false),
+            starving: Rc::default(),
         })
     }
 
@@ -128,7 +132,7 @@ impl BackendPool {
         if self.is_retired.get() || connection.sender.is_closed() || connection.ear.is_last() {
             return;
         }
-        if idle.len() < IDLE_CONNECTIONS_MAX {
+        if idle.len() < IDLE_CONNECTIONS_MAX && !self.starving.takes_back_none(now) {
             idle.push(Idle {
                 connection,
                 since: now,
@@ -141,6 +145,49 @@ impl BackendPool {
         self.idle
             .borrow_mut()
             .retain(|idle| now.saturating_duration_since(idle.since) <= IDLE_MAX);
+    }
+
+    /// Somebody waits for what idle connections hold, in this lane or another. True: some were closed.
+    pub(super) fn yields(&self, now: Instant) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        // What came back just now may be taken again in a moment.
+        idle.retain(|it| now.saturating_duration_since(it.since) < PATIENCE);
+        idle.len() < before
+    }
+
+    /// Who asks by this fresh connection waits for its answer. The first of those who wait gets what is to
+    /// be done meanwhile: `tell` the other lanes that they may hold what is waited for.
+    pub(super) fn wait(
+        self: &Rc<Self>,
+        connection: &AppConnection,
+        tell: impl Fn() + 'static,
+    ) -> Option<impl Future<Output = ()> + 'static> {
+        let (waiting, is_first) = self.starving.wait();
+        connection.ear.waits(waiting);
+        let pool = Rc::clone(self);
+        is_first.then_some(async move {
+            let mut delay = PATIENCE;
+            loop {
+                let before = pool.starving.since();
+                tokio::time::sleep(delay).await;
+                if !pool.starving.is_waiting() {
+                    return;
+                }
+                let now = Instant::now();
+                if pool.starving.wants_idle(now) {
+                    if pool.yields(now) {
+                        pool.starving.frees(now);
+                    }
+                    tell();
+                }
+                delay = if pool.starving.since() == before {
+                    delay.saturating_mul(2).min(PATIENCE_MAX)
+                } else {
+                    PATIENCE
+                };
+            }
+        })
     }
 
     /// A fresh connection; its task is owned by `tasks`.

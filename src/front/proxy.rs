@@ -370,7 +370,14 @@ async fn connection_to_app(
         return Ok(pooled);
     }
     match watched(client, lease, pool.connect(client.lane.app_tasks())).await? {
-        Ok(connection) => Ok(Some(connection)),
+        Ok(connection) => {
+            let (lane, life) = (Rc::clone(&client.lane), pool.life());
+            let tell = move || lane.starves(life);
+            if let Some(meanwhile) = pool.wait(&connection, tell) {
+                client.lane.app_tasks().spawn_local(meanwhile);
+            }
+            Ok(Some(connection))
+        }
         Err(error) => {
             let (generation, worker) = (lease.generation(), pool.backend().slot);
             tracing::debug!(%error, %generation, %worker, "not sent, trying on");

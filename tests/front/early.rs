@@ -58,7 +58,7 @@ async fn front_of(app: SocketAddr) -> (Port, Front) {
 async fn front_to(target: Target) -> (Port, Front) {
     let port = Port::open();
     let http = HttpConfig {
-        body_bytes_max: 2 * UPLOAD as u64,
+        body_bytes_max: u64::try_from(2 * UPLOAD).unwrap(),
         ..http()
     };
     let mut front = Front::start_with(&port, http, Orphaned::ServeOn).await;

@@ -5,6 +5,7 @@
 //! fails then, but its answer is here to be read. So no write fails here: it waits, and what is read,
 //! an answer or the end, decides.
 
+use super::starving::Waiting;
 use super::{HEAD_BYTES_MAX, Socket};
 use crate::front::interim::Sniffer;
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,8 @@ pub(super) struct Ear {
     /// Nothing more can be written.
     is_deaf: Cell<bool>,
     answer_is_over: Notify,
+    /// Until the first byte comes on a fresh connection.
+    waiting: RefCell<Option<Waiting>>,
 }
 
 impl Ear {
@@ -45,6 +48,10 @@ impl Ear {
         self.bytes_heard.set(0);
         self.is_answered.set(false);
         self.interim.borrow_mut().listen();
+    }
+
+    pub(super) fn waits(&self, waiting: Waiting) {
+        self.waiting.replace(Some(waiting));
     }
 
     pub(super) fn has_heard(&self) -> bool {
@@ -99,6 +106,12 @@ impl Ear {
     }
 
     fn hear(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(waiting) = self.waiting.take() {
+            waiting.end();
+        }
         self.bytes_heard
             .set(self.bytes_heard.get().saturating_add(bytes.len()));
         if self.interim.borrow_mut().hear(bytes)
