@@ -122,6 +122,9 @@ pub enum Listen {
 pub struct HealthConfig {
     /// Asked by GET; none: a connection is enough.
     pub path: Option<String>,
+    /// The `Host` of that GET.
+    #[serde(default = "HealthConfig::host_by_default")]
+    pub host: String,
     /// Lowest and highest status that count as healthy.
     pub status: (u16, u16),
     /// So many good answers in a row make a worker ready.

@@ -47,6 +47,7 @@ impl Default for HealthConfig {
     fn default() -> Self {
         Self {
             path: None,
+            host: Self::host_by_default(),
             status: (200, 399),
             passes: NonZeroU32::MIN,
             interval: Duration::from_millis(250),
@@ -58,6 +59,10 @@ impl Default for HealthConfig {
 }
 
 impl HealthConfig {
+    pub(super) fn host_by_default() -> String {
+        "localhost".to_owned()
+    }
+
     pub(super) fn every_by_default() -> Duration {
         Duration::from_secs(5)
     }

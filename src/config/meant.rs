@@ -15,6 +15,7 @@ use super::{
     AccessConfig, AccessFormat, AccessWanted, Config, ConfigSource, HealthConfig, LimitsConfig,
     LogConfig, RestartConfig,
 };
+use hyper::http::uri::Authority;
 use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -174,6 +175,7 @@ impl Meaning<'_> {
         let default = HealthConfig::default();
         HealthConfig {
             path: self.health_path(health.path),
+            host: self.health_host(health.host).unwrap_or(default.host),
             status: self
                 .status_range(health.status.as_ref())
                 .unwrap_or(default.status),
@@ -194,6 +196,20 @@ impl Meaning<'_> {
         }
         let message = format!("{} = {path:?} is not a path", placed.key);
         let remedy = "write the path of the URL alone, it begins with a slash: path = \"/health\"";
+        self.report(&placed, message, None, remedy.to_owned());
+        None
+    }
+
+    /// `shop.example`, with its port or without
+    fn health_host(&mut self, written: Maybe<String>) -> Option<String> {
+        let placed = written?;
+        let host = placed.value.as_str();
+        if host.parse::<Authority>().is_ok() && !host.contains('@') {
+            return Some(placed.value);
+        }
+        let message = format!("{} = {host:?} is not a host", placed.key);
+        let remedy =
+            "write the name that the app is asked by, without https://: host = \"shop.example\"";
         self.report(&placed, message, None, remedy.to_owned());
         None
     }

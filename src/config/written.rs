@@ -83,6 +83,7 @@ pub struct AppWritten {
 #[derive(Debug)]
 pub struct HealthWritten {
     pub path: Maybe<String>,
+    pub host: Maybe<String>,
     pub status: Maybe<String>,
     pub passes: Maybe<i64>,
     pub interval: Maybe<Duration>,
@@ -260,6 +261,7 @@ impl HealthWritten {
     fn read(section: &mut Section<'_, '_>) -> Self {
         Self {
             path: section.text("path", r#"path = "/health""#),
+            host: section.text("host", r#"host = "shop.example""#),
             status: section.text_or_number("status", r#"status = "200-299", or status = 200"#),
             passes: section.number("passes", "passes = 1"),
             interval: section.duration("interval", r#"interval = "250ms""#),

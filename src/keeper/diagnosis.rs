@@ -112,7 +112,10 @@ fn answered(seen: &Observation) -> Option<Fault> {
             seen: seen.to_string(),
         }),
         Observation::NoHttp { .. } => Some(Fault::NoHttp(seen.to_string())),
-        Observation::Status { path, status, .. } => Some(Fault::Status {
+        Observation::Status {
+            host, path, status, ..
+        } => Some(Fault::Status {
+            host: host.clone(),
             path: path.clone(),
             status: *status,
             seen: seen.to_string(),
@@ -168,6 +171,7 @@ mod tests {
     fn an_answer_where_it_should_be_counts_more_than_another_port() {
         let seen = |status| Observation::Status {
             at: "127.0.0.1:41234".into(),
+            host: "localhost".into(),
             path: "/up".into(),
             status,
         };
@@ -178,6 +182,16 @@ mod tests {
         );
         assert!(late(&[], &[seen(503)]).ends_with("; see in its output why it is not well"));
         assert!(late(&[], &[seen(401)]).ends_with("let /up be asked without a login"));
+        for status in [400, 421] {
+            assert!(late(&[], &[seen(status)]).ends_with(
+                "; set host in [health] to a name that the app takes: \
+                     the health check says Host: localhost"
+            ));
+        }
+        assert!(late(&[], &[seen(403)]).ends_with(
+            "; set host in [health] to a name that the app takes: the health check says \
+             Host: localhost; or let /up be asked without a login"
+        ));
         assert!(late(&[], &[seen(302)]).ends_with("or widen status in [health]"));
     }
 
@@ -198,6 +212,7 @@ mod tests {
         };
         let bad = fault(Observation::Status {
             at: at(),
+            host: "localhost".into(),
             path: "/up".into(),
             status: 500,
         });

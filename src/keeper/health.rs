@@ -203,7 +203,7 @@ async fn answers(
 ) -> Result<(), Observation> {
     let at = || seen::show(endpoint);
     let path = || path.to_owned();
-    match ask::get(endpoint, &path(), health.timeout).await {
+    match ask::get(endpoint, &health.host, &path(), health.timeout).await {
         Ok(status) => {
             let (lowest, highest) = health.status;
             if (lowest..=highest).contains(&status.as_u16()) {
@@ -212,6 +212,7 @@ async fn answers(
             let status = status.as_u16();
             Err(Observation::Status {
                 at: at(),
+                host: health.host.clone(),
                 path: path(),
                 status,
             })
@@ -294,6 +295,7 @@ mod tests {
     fn health(path: Option<&str>, passes: u32) -> HealthConfig {
         HealthConfig {
             path: path.map(str::to_owned),
+            host: "localhost".to_owned(),
             status: (200, 399),
             passes: NonZeroU32::new(passes).unwrap(),
             interval: Duration::from_millis(20),

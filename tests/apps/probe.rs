@@ -14,6 +14,7 @@
 //! | `PROBE_HANG` | hang at boot, for ever |
 //! | `PROBE_NEVER_LISTEN` | run, but neither listen nor say READY |
 //! | `PROBE_STATUS`, `PROBE_HEALTH_STATUS` | answer everything, or only `/health`, with it |
+//! | `PROBE_HOST` | take only this `Host`, and answer 403 to any other |
 //! | `PROBE_SEGV_AFTER_MS` | SIGSEGV so long after READY |
 //! | `PROBE_IGNORE_TERM` | ignore SIGTERM |
 //! | `PROBE_GRANDCHILD` | leave a child (`sleep`) in a session of its own |
@@ -33,7 +34,7 @@ mod listen;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Channel, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use listen::{Listener, Stream};
@@ -303,6 +304,8 @@ struct Asked {
     query: String,
     /// The client's `X-Client-Id`, or what `gapless verify` sends.
     id: String,
+    /// The `Host`.
+    host: String,
 }
 
 impl Asked {
@@ -316,6 +319,12 @@ impl Asked {
             path: request.uri().path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
             id: id.unwrap_or_default().to_owned(),
+            host: request
+                .headers()
+                .get(HOST)
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 
@@ -430,6 +439,10 @@ async fn take(request: Request<Incoming>) -> Result<(u64, usize), hyper::Error> 
 }
 
 fn status(app: &App, asked: &Asked) -> Option<StatusCode> {
+    let only = app.behaviour.text("PROBE_HOST");
+    if only.is_some_and(|host| host != asked.host) {
+        return Some(StatusCode::FORBIDDEN);
+    }
     let sick = || app.is_sick.load(Relaxed).then_some(500);
     let only_health = app
         .behaviour

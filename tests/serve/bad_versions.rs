@@ -99,6 +99,24 @@ fn a_version_that_answers_500_is_refused() {
 }
 
 #[test]
+fn an_app_that_takes_only_its_own_name_is_asked_by_it() {
+    let takes = |version_is: &str| version(version_is).with("HOST", "shop.example");
+    let quick = "boot = \"1500ms\"\nsettle = \"100ms\"";
+    let service = Service::probe(&version("good"), quick, "[health]\npath = \"/health\"");
+    service.behave(&takes("bad"));
+    let reload = service.reload();
+    assert_eq!(reload.code(), 6, "{reload}");
+    let hint =
+        "set host in [health] to a name that the app takes: the health check says Host: localhost";
+    assert!(reload.output().contains(hint), "{reload}");
+    let health = "[health]\npath = \"/health\"\nhost = \"shop.example\"\nevery = \"1s\"";
+    service.configure_probe(quick, health);
+    service.behave(&takes("named"));
+    let reload = service.reload();
+    assert_eq!(reload.code(), 0, "{reload}");
+}
+
+#[test]
 fn a_version_that_never_listens_is_refused() {
     Bad::too_slow(version("bad").with("NEVER_LISTEN", "1")).expect_refused();
 }

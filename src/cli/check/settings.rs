@@ -68,6 +68,7 @@ fn of_health(health: &HealthConfig) -> Settings {
     let path = health.path.as_deref().unwrap_or_default();
     vec![
         ("[health] path", or_none(path)),
+        ("[health] host", health.host.clone()),
         ("[health] status", format!("{lowest}-{highest}")),
         ("[health] passes", health.passes.to_string()),
         ("[health] interval", duration(health.interval)),

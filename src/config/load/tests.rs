@@ -80,6 +80,7 @@ fn every_key_has_its_meaning() {
         watchdog = "30s"
         [health]
         path = "/health?deep=1"
+        host = "shop.example:8080"
         status = "200-299"
         passes = 3
         [restart]
@@ -107,6 +108,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.app.stop_signal, StopSignal::SigQuit);
     assert_eq!(config.app.watchdog, Some(Duration::from_secs(30)));
     assert_eq!(config.health.path.as_deref(), Some("/health?deep=1"));
+    assert_eq!(config.health.host, "shop.example:8080");
     assert_eq!(config.health.status, (200, 299));
     assert_eq!(config.health.passes.get(), 3);
     assert_eq!(config.restart.delay_max, Duration::from_mins(1));
@@ -275,6 +277,11 @@ fn what_makes_no_sense_is_refused() {
         ("[app.env]\nPORT = \"3000\"", "PORT is set by gapless"),
         ("[app.env]\nA = 1", "A = \"1\""),
         ("[health]\npath = \"http://x/\"", "is not a path"),
+        ("[health]\nhost = \"https://x/\"", "is not a host"),
+        ("[health]\nhost = \"\"", "is not a host"),
+        ("[health]\nhost = \"me@x\"", "is not a host"),
+        ("[health]\nhost = \"a b\"", "is not a host"),
+        ("[health]\nhost = \"a\\r\\nb\"", "is not a host"),
         (
             "[health]\nstatus = \"299-200\"",
             "no range of HTTP statuses",

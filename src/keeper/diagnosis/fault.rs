@@ -34,6 +34,8 @@ pub enum Fault {
     PortDenied,
     /// Another status than the wanted ones.
     Status {
+        /// The `Host` that was asked for it.
+        host: String,
         /// What was asked for.
         path: String,
         /// What came.
@@ -177,7 +179,9 @@ impl Fault {
             Self::PortDenied => {
                 "let it use $PORT: gapless itself is what listens below 1024".into()
             }
-            Self::Status { path, status, .. } => right_answer(path, *status),
+            Self::Status {
+                host, path, status, ..
+            } => right_answer(host, path, *status),
             Self::Mute { .. } => {
                 "see in its output what it waits for, or raise timeout in [health]".into()
             }
@@ -236,9 +240,16 @@ fn right_port(at: SocketAddr, port: Option<u16>, is_fixed: bool) -> String {
     }
 }
 
-fn right_answer(path: &str, status: u16) -> String {
+fn right_answer(host: &str, path: &str, status: u16) -> String {
+    let right_host = || {
+        format!(
+            "set host in [health] to a name that the app takes: the health check says Host: {host}"
+        )
+    };
     match status {
-        401 | 403 => format!("let {path} be asked without a login"),
+        400 | 421 => right_host(),
+        401 => format!("let {path} be asked without a login"),
+        403 => format!("{}; or let {path} be asked without a login", right_host()),
         300..=399 => format!("let {path} answer itself, or widen status in [health]"),
         500..=599 => "see in its output why it is not well".into(),
         _ => format!("let the app answer {path}, or set path in [health] to what it has"),

@@ -22,10 +22,11 @@ pub(super) enum NoAnswer {
     Late,
 }
 
-/// Asks for `path` and gives back the status. The connection is new, as a client's would be, and
+/// Asks `host` for `path` and gives back the status. The connection is new, as a client's would be, and
 /// ends with the answer's head: the body is not wanted.
 pub(super) async fn get(
     endpoint: &Endpoint,
+    host: &str,
     path: &str,
     timeout: Duration,
 ) -> Result<StatusCode, NoAnswer> {
@@ -33,11 +34,11 @@ pub(super) async fn get(
         match endpoint {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address).await;
-                exchange(stream.map_err(NoAnswer::Refused)?, path).await
+                exchange(stream.map_err(NoAnswer::Refused)?, host, path).await
             }
             Endpoint::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
-                exchange(stream.map_err(NoAnswer::Refused)?, path).await
+                exchange(stream.map_err(NoAnswer::Refused)?, host, path).await
             }
         }
     };
@@ -46,12 +47,12 @@ pub(super) async fn get(
         .unwrap_or(Err(NoAnswer::Late))
 }
 
-async fn exchange<S>(stream: S, path: &str) -> Result<StatusCode, NoAnswer>
+async fn exchange<S>(stream: S, host: &str, path: &str) -> Result<StatusCode, NoAnswer>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let request = Request::get(path)
-        .header(header::HOST, "localhost")
+        .header(header::HOST, host)
         .header(header::USER_AGENT, "gapless-health")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -100,24 +101,26 @@ mod tests {
     #[tokio::test]
     async fn the_status_comes_back_and_the_question_is_polite() {
         let (endpoint, server) = serve(b"HTTP/1.1 204 No Content\r\n\r\n");
-        let status = get(&endpoint, "/up?x=1", LIMIT).await.unwrap();
+        let status = get(&endpoint, "shop.example", "/up?x=1", LIMIT)
+            .await
+            .unwrap();
         assert_eq!(status, 204);
         let head = server.join().unwrap();
         assert!(head.starts_with("GET /up?x=1 HTTP/1.1\r\n"), "{head}");
-        assert!(head.contains("host: localhost"), "{head}");
+        assert!(head.contains("host: shop.example\r\n"), "{head}");
     }
 
     #[tokio::test]
     async fn what_is_no_http_is_told_from_a_refusal_and_from_silence() {
         let (endpoint, server) = serve(b"hello there, friend\r\n\r\n");
-        let odd = get(&endpoint, "/", LIMIT).await;
+        let odd = get(&endpoint, "localhost", "/", LIMIT).await;
         assert!(matches!(odd, Err(NoAnswer::Broken(_))), "{odd:?}");
         server.join().unwrap();
-        let gone = get(&endpoint, "/", LIMIT).await;
+        let gone = get(&endpoint, "localhost", "/", LIMIT).await;
         assert!(matches!(gone, Err(NoAnswer::Refused(_))), "{gone:?}");
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = Endpoint::Tcp(silent.local_addr().unwrap());
-        let late = get(&endpoint, "/", Duration::from_millis(20)).await;
+        let late = get(&endpoint, "localhost", "/", Duration::from_millis(20)).await;
         assert!(matches!(late, Err(NoAnswer::Late)), "{late:?}");
     }
 }

@@ -57,6 +57,8 @@ pub enum Observation {
     Status {
         /// Where.
         at: String,
+        /// The `Host` that was asked for it.
+        host: String,
         /// What was asked for.
         path: String,
         /// What came.
@@ -80,7 +82,12 @@ impl fmt::Display for Observation {
             Self::NoHttp { at, path, reason } => {
                 write!(f, "GET {path} at {at} was not answered by HTTP: {reason}")
             }
-            Self::Status { at, path, status } => write!(f, "GET {path} at {at} answered {status}"),
+            Self::Status {
+                at,
+                host: _,
+                path,
+                status,
+            } => write!(f, "GET {path} at {at} answered {status}"),
         }
     }
 }
