@@ -62,6 +62,7 @@ pub use exit::Exit;
 pub use explain::ExplainError;
 pub use footprint::FootprintError;
 pub use init::InitError;
+use instance::absence;
 pub use instance::{FindError, InstanceName, NameError, config_file, system_directory};
 pub use logs::LogsError;
 pub use remove::RemoveError;
@@ -168,6 +169,20 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Who does not run: with what systemd knows of it, which is asked only to be printed.
+    fn explained(self) -> Self {
+        if let Self::Find(FindError::NotRunning { name, .. }) = self {
+            let start = absence::next_step(&name);
+            return FindError::NotRunning { name, start }.into();
+        }
+        if let Self::Client(ClientError::NotRunning { name, start }) = self {
+            let known = name.parse().ok().filter(absence::is_known);
+            let start = known.map_or(start, |name| absence::next_step(&name));
+            return ClientError::NotRunning { name, start }.into();
+        }
+        self
+    }
+
     /// The exit code that tells scripts what happened.
     pub fn exit(&self) -> Exit {
         match self {
@@ -278,7 +293,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
 fn concluded(result: Result<Exit, CliError>) -> Exit {
     let error = match result {
         Ok(exit) => return exit,
-        Err(error) => error,
+        Err(error) => error.explained(),
     };
     if let CliError::Config(invalid) | CliError::Deploy(DeployError::Config(invalid)) = &error {
         output::complain(invalid.render(output::look()).trim_end());

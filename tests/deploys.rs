@@ -400,6 +400,26 @@ fn what_an_app_is_run_by_is_found_and_said() {
         "{said}"
     );
     assert_eq!(site.version(), "found");
+
+    // Packed as a directory, with more than one process.
+    fs::write(
+        app.join("Procfile"),
+        format!("release: bin/migrate\nweb: PROBE_VERSION=packed {probe}\njobs: bin/jobs\n"),
+    )
+    .unwrap();
+    let packed = site.service.scratch.0.join("found.tar.gz");
+    let mut tar = Command::new("tar");
+    tar.args(["czf", packed.to_str().unwrap(), "-C"]);
+    tar.args([site.service.scratch.0.to_str().unwrap(), "found"]);
+    assert!(tar.status().unwrap().success());
+    let said = site
+        .cli(&["deploy", packed.to_str().unwrap()])
+        .expect_success();
+    assert_eq!(site.version(), "packed");
+    assert!(
+        said.contains("not run: release, jobs of the Procfile"),
+        "{said}"
+    );
     fs::remove_file(app.join("Procfile")).unwrap();
     fs::write(app.join("notes.txt"), "").unwrap();
     let refused = site.cli(&["deploy", app.to_str().unwrap()]);

@@ -5,11 +5,11 @@ mod service;
 
 pub(super) use service::running;
 
-use super::instance::{self, Instance, InstanceName, config_file, system_directory};
+use super::instance::{self, Instance, InstanceName, absence, config_file, system_directory};
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
-use super::{CliError, DeployArgs, Exit};
+use super::{CliError, DeployArgs, Exit, FindError};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
@@ -161,6 +161,10 @@ pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
 
 fn deploy(args: &DeployArgs, telling: &Telling) -> Result<Exit, CliError> {
     telling.note(|report| report.from = Some(args.path.clone()));
+    // Else a store is made for it, and systemd told of a service that listens nowhere.
+    if !absence::is_known(&args.name) {
+        return Err(FindError::not_running(args.name.clone()).into());
+    }
     let what = format!("gapless deploy {}", args.path.display());
     let (store, lock) = open(&args.name, &what)?;
     let id = match &args.release {
@@ -247,23 +251,30 @@ impl Arrival<'_> {
             return Err(DeployError::Commanded { file });
         }
         let staging = self.store.begin(self.id)?;
-        let arrived = self.fill(&staging, &file).and_then(|(manifest, config)| {
+        let arrived = self.fill(&staging, &file).and_then(|arrived| {
             // First, so that what is a release has all the room that it needs to become live.
             self.store.prepare(self.id)?;
-            self.store.publish(&manifest)?;
-            Ok((manifest, config))
+            self.store.publish(&arrived.0)?;
+            Ok(arrived)
         });
         if arrived.is_err() {
             // The message is what counts; what stays is removed by the next deploy.
             drop(self.store.sweep());
         }
-        let (manifest, config) = arrived?;
+        let (manifest, config, left_out) = arrived?;
         let (files, size) = (plural(manifest.files, "file"), size(manifest.bytes));
         let text = format!("{}, {files}, {size}", self.id);
         telling.step("staged", &text, began.elapsed());
         if let (Some(by), Some(command)) = (&manifest.detected, &manifest.command) {
             let command = printable(&command.join(" "));
             telling.line(&format!("            by {by}: {command}"));
+        }
+        if !left_out.is_empty() {
+            let left_out = printable(&left_out.join(", "));
+            telling.line(&format!(
+                "            not run: {left_out} of the Procfile; what runs for long is a service of its own, and \
+                 what runs before a release is live is release_command in [app]"
+            ));
         }
         telling.note(|report| {
             report.kind = Some(manifest.kind);
@@ -273,7 +284,12 @@ impl Arrival<'_> {
         Ok(config.app.keep)
     }
 
-    fn fill(&self, staging: &Path, file: &Path) -> Result<(Manifest, Config), DeployError> {
+    /// With the processes of its Procfile that are not run.
+    fn fill(
+        &self,
+        staging: &Path,
+        file: &Path,
+    ) -> Result<(Manifest, Config, Vec<String>), DeployError> {
         let staged = self.copy(staging)?;
         let given = (!self.args.command.is_empty()).then(|| self.args.command.clone());
         let load = |command: Option<Vec<String>>, may_be_bare| {
@@ -289,12 +305,23 @@ impl Arrival<'_> {
             })
             .map_err(|error| self.as_given(error))
         };
-        let (mut command, mut detected) = (given, None);
+        let (mut command, mut detected, mut left_out) = (given, None, Vec::new());
         let mut config = load(command.clone(), true)?;
         if config.app.command.is_empty() {
-            let found = detection::detect(staging)?;
-            (command, detected) = (Some(found.command), Some(found.by.to_owned()));
-            config = load(command.clone(), false)?;
+            let mut found = detection::detect(staging);
+            if found == Err(DetectionError::Nothing)
+                && staged.kind.is_archive()
+                && staging::lift(staging)?
+            {
+                config = load(None, true)?;
+                found = detection::detect(staging);
+            }
+            if config.app.command.is_empty() {
+                let found = found?;
+                left_out = found.left_out;
+                (command, detected) = (Some(found.command), Some(found.by.to_owned()));
+                config = load(command.clone(), false)?;
+            }
         }
         self.share(staging, &config)?;
         reached(Step::SharedLinked);
@@ -312,7 +339,7 @@ impl Arrival<'_> {
             state: State::Staged,
             taken_back: None,
         };
-        Ok((manifest, config))
+        Ok((manifest, config, left_out))
     }
 
     /// Problems are where the file of the release came from, not in our staging.

@@ -4,6 +4,7 @@
 //! know no control socket (those of 0.1.0) have theirs in their runtime directory, which belongs to the
 //! app's user; those in the foreground have theirs with the other files of the user's session.
 
+pub(super) mod absence;
 mod project;
 
 pub(super) use project::{Claim, claim};
@@ -295,10 +296,12 @@ pub(super) fn option(name: Option<&InstanceName>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FindError {
     /// No control socket anywhere.
-    #[error("{name} is not running; {}", start_command(name))]
+    #[error("{name} is not running; {start}")]
     NotRunning {
         /// The one that was asked for.
         name: InstanceName,
+        /// What to do.
+        start: String,
     },
     /// No name was given, and it is not clear.
     #[error("several run: {}; name one of them", list(names))]
@@ -317,6 +320,11 @@ pub enum FindError {
 pub struct InForeground(InstanceName);
 
 impl FindError {
+    pub(super) fn not_running(name: InstanceName) -> Self {
+        let start = start_command(&name);
+        Self::NotRunning { name, start }
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             FindError::NotRunning { .. } => Exit::NotRunning,
@@ -391,14 +399,14 @@ fn find_from(
     let running = running();
     if let Some(name) = name {
         let found = running.into_iter().find(|instance| instance.name == *name);
-        return found.ok_or(FindError::NotRunning { name: wanted });
+        return found.ok_or(FindError::not_running(wanted));
     }
     only(running, wanted)
 }
 
 fn only(mut running: Vec<Instance>, wanted: InstanceName) -> Result<Instance, FindError> {
     match (running.pop(), running.is_empty()) {
-        (None, _) => Err(FindError::NotRunning { name: wanted }),
+        (None, _) => Err(FindError::not_running(wanted)),
         (Some(only), true) => Ok(only),
         (Some(last), false) => {
             let names = running

@@ -109,7 +109,7 @@ pub(super) fn run(args: &ListArgs) -> Exit {
         let services = names.iter().map(|name| service(name, &states));
         let foreground = instance::foreground();
         let asked: Vec<_> = services
-            .map(Asked::Service)
+            .map(|service| Asked::Service(Box::new(service)))
             .chain(foreground.into_iter().map(Asked::Foreground))
             .map(|asked| threads.spawn(move || asked.app()))
             .collect();
@@ -143,7 +143,7 @@ fn service(name: &InstanceName, states: &BTreeMap<String, UnitState>) -> Service
 }
 
 enum Asked {
-    Service(Service),
+    Service(Box<Service>),
     Foreground(Instance),
 }
 

@@ -213,13 +213,35 @@ pub fn names(text: &str, key: &str) -> bool {
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     let place = Place::new(text, error.span().unwrap_or(text.len()..text.len()));
     let message = format!("not TOML: {}", error.message().replace('\n', ", "));
-    let remedy = "text is put in \"quotes\", lists in [brackets]; see https://toml.io";
+    let remedy = if error.message().contains("duplicate") {
+        let first = first_of(text, error.span());
+        let first = first.map_or_else(String::new, |line| {
+            format!(", it is in line {line} already")
+        });
+        format!("what is there twice counts for nothing: put it together{first}")
+    } else {
+        "text is put in \"quotes\", lists in [brackets]; see https://toml.io".to_owned()
+    };
     Problem {
         message,
         hint: None,
-        remedy: remedy.to_owned(),
+        remedy,
         place: Some(place),
     }
+}
+
+/// The line of the key or table whose second mention is at `span`.
+fn first_of(text: &str, span: Option<Range<usize>>) -> Option<usize> {
+    let again = span?;
+    let name = text.get(again.clone())?.trim_matches(['[', ']', ' ']);
+    let is_it = |line: &&str| {
+        let line = line.trim_start().trim_start_matches(['[', ' ']);
+        let rest = line.strip_prefix(name).map(str::trim_start);
+        rest.is_some_and(|rest| rest.starts_with([']', '=']))
+    };
+    let before = text.get(..again.start)?.lines();
+    let place = before.enumerate().find(|(_, line)| is_it(line))?.0;
+    Some(place.saturating_add(1))
 }
 
 /// One slip makes the parser complain about several places of its line.

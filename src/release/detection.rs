@@ -19,6 +19,8 @@ pub struct Found {
     pub command: Vec<String>,
     /// By what it was found: `Procfile`, `a jar`.
     pub by: &'static str,
+    /// Processes of the Procfile that are not run.
+    pub left_out: Vec<String>,
 }
 
 /// Nothing says how to run it.
@@ -45,6 +47,14 @@ pub enum DetectionError {
         seen: &'static str,
         /// A command that works where its program is installed.
         example: &'static str,
+    },
+    /// What is there lacks the permission.
+    #[error("{name} in it is not executable: {remedy}")]
+    NotExecutable {
+        /// The file.
+        name: String,
+        /// How to run it.
+        remedy: String,
     },
     /// Nothing known.
     #[error(
@@ -78,7 +88,7 @@ pub fn detect(release: &Path) -> Result<Found, DetectionError> {
             return Ok(found);
         }
     }
-    Err(DetectionError::Nothing)
+    Err(not_executable(release).unwrap_or(DetectionError::Nothing))
 }
 
 #[expect(
@@ -87,7 +97,11 @@ pub fn detect(release: &Path) -> Result<Found, DetectionError> {
 )]
 fn found(command: &[&str], by: &'static str) -> Detected {
     let command = command.iter().map(|part| (*part).to_owned()).collect();
-    Ok(Some(Found { command, by }))
+    Ok(Some(Found {
+        command,
+        by,
+        left_out: Vec::new(),
+    }))
 }
 
 /// In a shell that becomes the program, so that SIGTERM reaches it.
@@ -110,15 +124,22 @@ fn procfile(release: &Path) -> Detected {
     let Some(text) = text(release, "Procfile") else {
         return Ok(None);
     };
-    let web = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == "web")
-        .map(|(_, line)| line.trim().to_owned());
-    match web.filter(|line| !line.is_empty()) {
-        Some(line) => shell(&line, "web: in the Procfile"),
-        None => Ok(None),
+    let lines = || {
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
+        let lines = lines.filter_map(|line| line.split_once(':'));
+        lines.map(|(name, line)| (name.trim(), line.trim()))
+    };
+    let Some((_, web)) = lines().find(|(name, line)| *name == "web" && !line.is_empty()) else {
+        return Ok(None);
+    };
+    let mut found = shell(web, "web: in the Procfile")?;
+    if let Some(found) = &mut found {
+        let others = lines().map(|(name, _)| name).filter(|name| *name != "web");
+        found.left_out = others.map(str::to_owned).collect();
     }
+    Ok(found)
 }
 
 fn jar(release: &Path) -> Detected {
@@ -337,6 +358,50 @@ fn files(directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Nothing says how to run it, and one file at the top would, if it could be run.
+fn not_executable(release: &Path) -> Option<DetectionError> {
+    let programs = files(release, |path| {
+        !is_executable(path) && begins(release, path, b"\x7fELF")
+    });
+    if let [name] = programs.as_slice() {
+        return Some(DetectionError::NotExecutable {
+            name: name.clone(),
+            remedy: format!("chmod +x {name} before it is packed or copied"),
+        });
+    }
+    let scripts = files(release, |path| {
+        !is_executable(path) && interpreter(path).is_some()
+    });
+    let main = |name: &&String| {
+        let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
+        stem.is_some_and(|stem| ["app", "main", "server", "index"].contains(&stem))
+    };
+    let name = match scripts.as_slice() {
+        [name] => name,
+        several => several.iter().find(main)?,
+    };
+    let interpreter = interpreter(Path::new(name))?;
+    Some(DetectionError::NotExecutable {
+        name: name.clone(),
+        remedy: format!(
+            "say after -- what runs it: gapless deploy PATH -- {interpreter} {name}; or let it begin with #! and \
+             chmod +x {name}"
+        ),
+    })
+}
+
+/// By what it is called.
+fn interpreter(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()? {
+        "py" => Some("python3"),
+        "js" | "mjs" => Some("node"),
+        "rb" => Some("ruby"),
+        "sh" => Some("sh"),
+        "pl" => Some("perl"),
+        _ => None,
+    }
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -5,11 +5,13 @@
 
 mod archive;
 mod directory;
+mod lift;
 mod links;
 mod shared;
 mod sources;
 mod tree;
 
+pub use lift::lift;
 pub use links::SYSTEM;
 pub use shared::{SharedError, share};
 pub use sources::Kind;
@@ -34,7 +36,7 @@ pub enum Why {
     #[error("has .. in its path")]
     Upwards,
     /// A symbolic or hard link to something that is not part of the release.
-    #[error("is a link that leaves the release: -> {0}")]
+    #[error("is a link that leaves the release: -> {0}; put a copy in its place (cp -L)")]
     Leaves(String),
     /// A hard link to what is not there (yet).
     #[error("is a link to {0}, which is no file before it")]

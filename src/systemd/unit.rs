@@ -26,6 +26,12 @@ pub struct UnitState {
     pub active: String,
     /// `enabled`, `disabled`, `masked`, …
     pub file: String,
+    /// `running`, `auto-restart`, `start`, …
+    pub sub: String,
+    /// Of a service: how it ended last, `success`, `exit-code`, …
+    pub result: String,
+    /// Of a service: the exit status of its last main process.
+    pub exit_status: String,
     /// Sockets that start it.
     pub triggered_by: Vec<String>,
 }
@@ -53,6 +59,9 @@ pub fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, JobError>
         "--property=ActiveState",
         "--property=UnitFileState",
         "--property=TriggeredBy",
+        "--property=SubState",
+        "--property=Result",
+        "--property=ExecMainStatus",
         "--",
     ];
     arguments.extend(units.iter().map(String::as_str));
@@ -72,6 +81,9 @@ fn parsed(answer: &str) -> BTreeMap<String, UnitState> {
         let state = UnitState {
             active: value("ActiveState").to_owned(),
             file: value("UnitFileState").to_owned(),
+            sub: value("SubState").to_owned(),
+            result: value("Result").to_owned(),
+            exit_status: value("ExecMainStatus").to_owned(),
             triggered_by: triggers.map(str::to_owned).collect(),
         };
         states.insert(value("Id").to_owned(), state);

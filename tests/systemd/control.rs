@@ -95,7 +95,18 @@ pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Contai
     });
     let asked = container.try_sh("gapless status");
     assert_eq!(asked.code(), 3, "{asked}");
+    let words = "gapless.socket listens, and the first request starts it";
+    assert!(asked.output().contains(words), "{asked}");
     assert_eq!(container.property("ActiveState"), "inactive");
+    for command in ["deploy /srv/apps", "status"] {
+        let unknown = container.try_sh(&format!("gapless --app nosuch {command}"));
+        let output = unknown.output();
+        assert!(
+            output.contains("no app of this name (apps here: gapless)"),
+            "{unknown}"
+        );
+    }
+    assert!(!container.sh("gapless list").contains("nosuch"));
     // A deploy starts it, and finds the socket that comes with it.
     container.sh("mkdir /root/app && cp /srv/apps/hostile.py /root/app && sed -i /^directory/d /etc/gapless/gapless.toml");
     container.sh(

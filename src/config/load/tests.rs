@@ -205,6 +205,19 @@ fn all_problems_are_shown_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn what_is_there_twice_is_named_with_its_first_place() {
+    for text in [
+        "[app]\ncommand = [\"x\"]\n[http]\n[app]\nworkers = 2\n",
+        "[app]\ncommand = [\"x\"]\nworkers = 2\n\ncommand = [\"y\"]\n",
+    ] {
+        let problems = problems_of(text);
+        let line = if text.contains("http") { 1 } else { 2 };
+        let told = format!("put it together, it is in line {line} already");
+        assert!(problems.contains(&told), "{problems}");
+    }
+}
+
+#[test]
 fn a_syntax_error_is_shown_the_same_way() {
     let expected = r#"  x not TOML: missing comma between array elements, expected `,`
    ,-[gapless.toml:3:1]

@@ -210,6 +210,15 @@ fn what_is_missing_is_said_with_its_remedy() {
         ),
         (&[("README.md", "")], "nothing in it says how to run it"),
         (
+            &[("app.py", ""), ("util.py", "")],
+            "gapless deploy PATH -- python3 app.py",
+        ),
+        (&[("worker.rb", "#!/usr/bin/ruby")], "-- ruby worker.rb"),
+        (
+            &[("shop", ELF), ("LICENSE", "")],
+            "shop in it is not executable: chmod +x shop",
+        ),
+        (
             &[("!.venv/bin/python", ""), ("app.py", "")],
             "install gunicorn or uvicorn",
         ),
@@ -221,4 +230,17 @@ fn what_is_missing_is_said_with_its_remedy() {
         let refused = refused(files);
         assert!(refused.contains(words), "{files:?}: {refused}");
     }
+}
+
+#[test]
+fn what_else_a_procfile_names_is_told() {
+    let text = "# clock: no\nrelease: bin/migrate\nweb: bin/server\nworker : bin/jobs\n";
+    let found = detect(&release(&[("Procfile", text)]).0).unwrap();
+    assert_eq!(found.left_out, ["release", "worker"]);
+    assert!(
+        detect(&release(&[("Procfile", "web: x")]).0)
+            .unwrap()
+            .left_out
+            .is_empty()
+    );
 }

@@ -40,16 +40,25 @@ pub(super) fn stay_inside(root: &Directory, path: &Path) -> Result<(), StagingEr
             if entry.kind == FileType::Directory {
                 pending.push(inside);
             } else if entry.kind == FileType::Symlink {
-                let target = directory.read_link(&entry.name);
-                let target = target.map_err(StagingError::io("read", &at))?;
-                if leaves(root, &inside).map_err(StagingError::io("read", &at))? {
-                    let why = Why::Leaves(shown(&target));
+                let way_out = way_out(root, &inside).map_err(StagingError::io("read", &at))?;
+                if let Some(way_out) = way_out {
+                    let why = Why::Leaves(way(&way_out));
                     return Err(StagingError::entry(&inside, why));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The first link and the last; what lies between would make a sentence of a long chain.
+fn way(targets: &[PathBuf]) -> String {
+    match targets {
+        [] => "..".to_owned(),
+        [only] => shown(only),
+        [first, last] => format!("{} -> {}", shown(first), shown(last)),
+        [first, .., last] => format!("{} -> … -> {}", shown(first), shown(last)),
+    }
 }
 
 /// Where the link of this name leads; none: it is no link, or there is nothing.
@@ -72,15 +81,16 @@ fn target_of(root: &Directory, here: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Follows it step by step, as the kernel would, but never above `root`. No part of `here` is a link.
-fn leaves(root: &Directory, link: &Path) -> io::Result<bool> {
+/// Follows it step by step, as the kernel would, but never above `root`. If it leaves: what each link on
+/// the way says. No part of `here` is a link.
+fn way_out(root: &Directory, link: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     let mut ahead: VecDeque<OsString> = link.iter().map(OsString::from).collect();
     let mut here = PathBuf::new();
-    let mut links = 0;
+    let mut links = Vec::new();
     while let Some(name) = ahead.pop_front() {
         if name == ".." {
             if !here.pop() {
-                return Ok(true);
+                return Ok(Some(links));
             }
             continue;
         }
@@ -88,18 +98,18 @@ fn leaves(root: &Directory, link: &Path) -> io::Result<bool> {
         let Some(target) = target_of(root, &here)? else {
             continue;
         };
-        links += 1;
-        if links > LINKS_MAX {
+        if links.len() == LINKS_MAX {
             // A circle leads nowhere.
-            return Ok(false);
+            return Ok(None);
         }
+        links.push(target.clone());
         here.pop();
         if target.is_absolute() {
             let rest: PathBuf = target
                 .components()
                 .chain(ahead.iter().map(component))
                 .collect();
-            return Ok(!is_of_system(&rest));
+            return Ok((!is_of_system(&rest)).then_some(links));
         }
         for part in target.components().rev() {
             match part {
@@ -109,7 +119,7 @@ fn leaves(root: &Directory, link: &Path) -> io::Result<bool> {
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn component(name: &OsString) -> Component<'_> {

@@ -30,6 +30,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// It was packed by somebody, perhaps as a directory.
+    pub fn is_archive(self) -> bool {
+        match self {
+            Self::Tar | Self::TarGz | Self::TarZst => true,
+            Self::Directory | Self::Jar | Self::Program => false,
+        }
+    }
+
     /// For people and manifests.
     pub fn word(self) -> &'static str {
         match self {
