@@ -17,7 +17,7 @@
 
 mod world;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -42,21 +42,12 @@ fn allowed(descriptors: u64) -> u64 {
     (descriptors - 64 - 2 * 96) / 2
 }
 
-/// `systemctl restart`: what ExecStop= does for it, then SIGTERM, and the next keeper.
-fn restart(service: &mut Service) {
-    service.control("POST", "/release").expect_ok();
-    service.signal(Signal::TERM);
-    assert!(service.wait_end(SOON).success());
-    service.start();
-    service.wait_ready();
-}
-
 /// As LimitNOFILE= that was lowered before a restart.
 fn restart_with(descriptors: u64, service: &mut Service) {
     let script = format!("ulimit -n {descriptors} && exec \"$@\"");
     let gapless = gapless().display().to_string();
     service.run_instead(&["/bin/sh", "-c", &script, "sh", &gapless, "serve", "gapless"]);
-    restart(service);
+    service.restart();
 }
 
 /// As `prlimit` of the keeper before an upgrade.
@@ -194,7 +185,7 @@ fn thousands_of_idle_connections_move_at_a_restart_and_at_an_upgrade() {
         let before = mebibytes(front);
         let began = Instant::now();
         if what == "restart" {
-            restart(&mut service);
+            service.restart();
         } else {
             service.cli(&["upgrade"]).expect_success();
         }

@@ -46,15 +46,6 @@ fn seed() -> u64 {
     seed
 }
 
-/// `systemctl restart`: what ExecStop= does for it, then SIGTERM, and the next keeper.
-fn restart(service: &mut Service) {
-    service.control("POST", "/release").expect_ok();
-    service.signal(Signal::TERM);
-    assert!(service.wait_end(SOON).success());
-    service.start();
-    service.wait_ready();
-}
-
 /// One event, which another may follow before its effects are over.
 fn happen(service: &mut Service, random: &mut Random, number: usize) {
     service.behave(&version(&format!("v{number}")));
@@ -64,7 +55,7 @@ fn happen(service: &mut Service, random: &mut Random, number: usize) {
         0 => drop(service.reload().expect_success()),
         1 => service.signal(Signal::HUP),
         2 => drop(service.cli(&["upgrade"]).expect_success()),
-        3 => restart(service),
+        3 => service.restart(),
         _ => service.kill_keeper(),
     }
 }

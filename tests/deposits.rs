@@ -52,14 +52,6 @@ fn ask(service: &Service, path: &str) -> Kept {
     serde_json::from_str(&service.get(path).expect_ok()).unwrap()
 }
 
-fn restart(service: &mut Service) {
-    service.control("POST", "/release").expect_ok();
-    service.signal(Signal::TERM);
-    assert!(service.wait_end(SOON).success());
-    service.start();
-    service.wait_ready();
-}
-
 #[test]
 fn memory_a_listening_socket_and_a_directory_outlive_everything_but_a_stop() {
     let mut service = start(1);
@@ -78,7 +70,7 @@ fn memory_a_listening_socket_and_a_directory_outlive_everything_but_a_stop() {
         ("respawn after an upgrade", true, |_, pid| {
             assert!(process::end(pid, Signal::KILL));
         }),
-        ("restart", true, |service, _| restart(service)),
+        ("restart", true, |service, _| service.restart()),
         ("keeper killed", false, |service, _| service.kill_keeper()),
         ("both killed", true, |service, pid| {
             service.signal(Signal::KILL);
@@ -130,7 +122,7 @@ fn what_is_removed_or_too_much_does_not_come_back() {
             .contains("it keeps 64 fds already; remove some with FDSTOREREMOVE=1")
             .then_some(())
     });
-    restart(&mut service);
+    service.restart();
     assert_eq!(ask(&service, "/").door, first.door);
     assert_eq!(service.status().generations[0].workers[0].kept.len(), 64);
     let journal = service.journal();
@@ -197,7 +189,7 @@ fn the_examples_for_python_and_node_count_on() {
         });
         assert!(process::end(killed, Signal::KILL));
         assert_eq!(visit(&service), "3\n", "{script}");
-        restart(&mut service);
+        service.restart();
         assert_eq!(visit(&service), "4\n", "{script}");
         service.kill_keeper();
         assert_eq!(visit(&service), "5\n", "{script}");

@@ -337,7 +337,9 @@ fn no_script_touches_a_socket_outside_first_installation_and_removal() {
         "{removing}"
     );
     for (function, body) in functions(&text("packaging/maintain")) {
-        let may = ["installed", "removing"].contains(&function.as_str());
+        // The last but one only lists them; the last is for the removal of the rpm.
+        let allowed = ["installed", "removing", "enabled", "disabling"];
+        let may = allowed.contains(&function.as_str());
         assert!(may || !body.contains("socket"), "{function}: {body}");
     }
 }

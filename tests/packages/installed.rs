@@ -127,7 +127,8 @@ fn expect_in_force_or_told(container: &Container, said: &str) {
     } else {
         "systemctl restart gapless"
     };
-    let services = container.systemctl("list-units --no-legend --plain --type=service 'gapless*'");
+    let services =
+        container.systemctl("list-units --no-legend --plain gapless.service 'gapless@*.service'");
     let told = said.matches(wanted).count();
     assert_eq!(told, services.lines().count(), "{said}\n{}", journal());
     let program = container.sh("readlink /proc/$(systemctl show -P MainPID gapless)/exe");

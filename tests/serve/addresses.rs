@@ -5,7 +5,6 @@ use crate::world::load::Load;
 use crate::world::service::{Service, get, get_unix};
 use crate::world::{eventually, version};
 use gapless::api::Status;
-use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
@@ -22,15 +21,6 @@ fn on_two_addresses() -> (Service, String) {
     service.start();
     service.wait_ready();
     (service, address)
-}
-
-/// `systemctl restart`.
-fn restart(service: &mut Service) {
-    service.control("POST", "/release").expect_ok();
-    service.signal(Signal::TERM);
-    assert!(service.wait_end(SOON).success());
-    service.start();
-    service.wait_ready();
 }
 
 fn wait_closed(address: &str) {
@@ -56,7 +46,7 @@ fn an_address_that_is_taken_out_closes_with_the_restart_and_who_is_connected_sta
     let elsewhere = service.load(&[]);
     let load = Load::start(&second, &["--idle", "20"]);
     service.take_out(&second);
-    restart(&mut service);
+    service.restart();
     wait_closed(&second);
     let counted = load.finish();
     // Whoever came later was told at once; nobody who was connected was reset.
@@ -72,7 +62,7 @@ fn an_address_that_is_taken_out_closes_with_the_restart_and_who_is_connected_sta
     // Nor does it come back with what the store or the process has.
     service.kill_keeper();
     service.cli(&["upgrade"]).expect_success();
-    restart(&mut service);
+    service.restart();
     wait_closed(&second);
     assert_eq!(addresses(&service.status()), [service.address()]);
 }
@@ -103,7 +93,7 @@ fn of_a_path_that_is_bound_again_the_older_socket_goes() {
         std::fs::remove_file(&path).unwrap();
         service.take_out(&path.display().to_string());
         service.give("http", bind());
-        restart(&mut service);
+        service.restart();
         get_unix(&path, "/").expect_ok();
     }
     let kept = service.heard(crate::world::service::Heard::stored);
@@ -118,7 +108,7 @@ fn an_address_for_load_balancers_now_shows_no_app() {
     assert!(get(&second, "/").header("x-app-version").is_some());
     let admin = service.take_out(&second).unwrap();
     service.give("admin", admin);
-    restart(&mut service);
+    service.restart();
     eventually("no app is there", SOON, || {
         get(&second, "/")
             .header("x-app-version")

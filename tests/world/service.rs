@@ -454,6 +454,15 @@ impl Service {
         stored.fd = Arc::new(File::open(path).unwrap().into());
     }
 
+    /// `systemctl restart`: what ExecStop= does for it, then SIGTERM, and the next keeper.
+    pub fn restart(&mut self) {
+        self.control("POST", "/release").expect_ok();
+        self.signal(Signal::TERM);
+        assert!(self.wait_end(SOON).success());
+        self.start();
+        self.wait_ready();
+    }
+
     /// `systemctl stop`, without ExecStop=: SIGTERM, wait, forget the store.
     #[track_caller]
     pub fn stop(&mut self, limit: Duration) -> ExitStatus {
