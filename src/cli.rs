@@ -109,6 +109,16 @@ pub enum CliError {
     /// systemd does not take the survivors of a restart.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// Nothing can be written where sockets are to be.
+    #[error(
+        "the directory {} is read-only; set XDG_RUNTIME_DIR to one that can be written, such as a tmpfs \
+         that is mounted for it",
+        path.display()
+    )]
+    ReadOnly {
+        /// Which.
+        path: PathBuf,
+    },
     /// A directory cannot be used.
     #[error("cannot use the directory {}", path.display())]
     Directory {
@@ -194,6 +204,7 @@ impl CliError {
             | CliError::Job(_)
             | CliError::Scope(_)
             | CliError::State(_)
+            | CliError::ReadOnly { .. }
             | CliError::Directory { .. }
             | CliError::Internal { .. } => Exit::Failed,
             CliError::Config(_) => Exit::ConfigInvalid,

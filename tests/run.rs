@@ -376,3 +376,34 @@ fn a_port_that_is_taken_is_said_with_a_remedy() {
         "{finished}"
     );
 }
+
+/// As in a chroot or container that somebody put together by hand.
+#[test]
+fn a_machine_that_lacks_something_is_told_what() {
+    if !rustix::process::geteuid().is_root() {
+        return world::skip("only root can have mounts of its own; run the tests as root");
+    }
+    let scratch = Scratch::new();
+    let run_behind = |mount: &str| {
+        let script = format!("{mount} && exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh"]);
+        command.arg(gapless()).args(["run", "--port", "0", "--"]);
+        command.arg(tool("hello")).current_dir(&scratch.0);
+        command.env("XDG_RUNTIME_DIR", scratch.0.join(".run"));
+        process::run(command, SOON)
+    };
+    std::fs::create_dir(scratch.0.join(".run")).unwrap();
+    for (mount, words) in [
+        ("mount -t tmpfs tmpfs /proc", "mount -t proc proc /proc"),
+        (
+            "mount -t tmpfs -o ro tmpfs .run",
+            "is read-only; set XDG_RUNTIME_DIR",
+        ),
+    ] {
+        let refused = run_behind(mount);
+        assert_ne!(refused.code(), 0, "{refused}");
+        assert!(refused.stderr.contains(words), "{refused}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+    }
+}

@@ -5,6 +5,7 @@ use super::{CliError, Exit, RunArgs};
 use crate::config;
 use crate::keeper::{self, Mode, Options};
 use crate::systemd::journal;
+use std::io;
 use std::path::PathBuf;
 
 /// A configuration that is wrong now is said before anything starts; later a reload says it.
@@ -15,8 +16,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     })?;
     let source = args.config_source(&here);
     let config = config::load(&source)?;
-    let claim = instance::claim(args.name.as_ref(), &here)
-        .map_err(|(path, source)| CliError::Directory { path, source })?;
+    let claim = instance::claim(args.name.as_ref(), &here);
+    let claim = claim.map_err(|(path, source)| {
+        if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            CliError::ReadOnly { path }
+        } else {
+            CliError::Directory { path, source }
+        }
+    })?;
     let level = journal::init(&config.log.level, claim.name.as_str())?;
     tell_name(&claim);
     keeper::run(Options {

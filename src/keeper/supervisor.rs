@@ -113,6 +113,12 @@ pub struct Options {
 /// The keeper cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
+    /// A container or chroot without it.
+    #[error(
+        "/proc is not there, by which gapless starts and knows processes; mount it before gapless starts: \
+         mount -t proc proc /proc"
+    )]
+    NoProc(#[source] io::Error),
     /// No sockets.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -3,7 +3,7 @@
 use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, Wanted, now, unit};
 use crate::causes::chain;
 use crate::config::{AccessConfig, HttpConfig};
-use crate::exec::relay;
+use crate::exec::{OWN_IMAGE, relay};
 use crate::id::GenerationId;
 use crate::keeper::admin;
 use crate::keeper::adoption::{self, Kept, Remembered};
@@ -57,6 +57,7 @@ fn refuse_tracer(mode: &Mode) -> Result<(), KeeperError> {
 /// # Errors
 /// [`KeeperError`] when it cannot begin; nothing was started then.
 pub fn run(options: Options) -> Result<(), KeeperError> {
+    std::fs::read_link(OWN_IMAGE).map_err(KeeperError::NoProc)?;
     // Before anything else, while there is one thread: these fds must not leak into children.
     let given = if options.mode == Mode::Systemd || is_next_image() {
         given::take()?
