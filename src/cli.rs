@@ -4,6 +4,7 @@
 //! A command returns an [`Exit`] or a [`CliError`]; only [`main`] turns them into messages and the
 //! exit code, and only `output` writes.
 
+mod absence;
 mod add;
 mod address;
 mod adopt_check;
@@ -46,6 +47,7 @@ mod upgrade;
 mod verify;
 mod watch;
 
+pub use absence::Absent;
 pub use add::AddError;
 pub use address::{Address, AddressError, TakenError};
 pub use arguments::{
@@ -62,7 +64,6 @@ pub use exit::Exit;
 pub use explain::ExplainError;
 pub use footprint::FootprintError;
 pub use init::InitError;
-use instance::absence;
 pub use instance::{FindError, InstanceName, NameError, config_file, system_directory};
 pub use logs::LogsError;
 pub use remove::RemoveError;
@@ -149,6 +150,9 @@ pub enum CliError {
     /// The instance does not answer as it should.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nobody answers for the app.
+    #[error(transparent)]
+    Absent(#[from] Absent),
     /// Nothing was deployed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -179,20 +183,6 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// Who does not run: with what systemd knows of it, which is asked only to be printed.
-    fn explained(self) -> Self {
-        if let Self::Find(FindError::NotRunning { name, .. }) = self {
-            let start = absence::next_step(&name);
-            return FindError::NotRunning { name, start }.into();
-        }
-        if let Self::Client(ClientError::NotRunning { name, start }) = self {
-            let known = name.parse().ok().filter(absence::is_known);
-            let start = known.map_or(start, |name| absence::next_step(&name));
-            return ClientError::NotRunning { name, start }.into();
-        }
-        self
-    }
-
     /// The exit code that tells scripts what happened.
     pub fn exit(&self) -> Exit {
         match self {
@@ -210,6 +200,7 @@ impl CliError {
             CliError::Config(_) => Exit::ConfigInvalid,
             CliError::Find(error) => error.exit(),
             CliError::Client(error) => error.exit(),
+            CliError::Absent(_) => Exit::NotRunning,
             CliError::Deploy(error) => error.exit(),
             CliError::Init(error) => error.exit(),
             CliError::Console(error) => error.exit(),
@@ -304,7 +295,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
 fn concluded(result: Result<Exit, CliError>) -> Exit {
     let error = match result {
         Ok(exit) => return exit,
-        Err(error) => error.explained(),
+        Err(error) => absence::explained(error),
     };
     if let CliError::Config(invalid) | CliError::Deploy(DeployError::Config(invalid)) = &error {
         output::complain(invalid.render(output::look()).trim_end());

@@ -28,8 +28,15 @@ fn with_program(name: &str, script: &str, arguments: &[&str]) -> Finished {
         .scratch
         .write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let units = "root/usr/lib/systemd/system";
+    for unit in ["gapless.socket", "gapless@shop.socket"] {
+        service
+            .scratch
+            .write(&format!("{units}/{unit}"), "[Socket]\nListenStream=1\n");
+    }
     let mut command = service.command(arguments);
     command.env("PATH", program.parent().unwrap());
+    command.env("GAPLESS_ROOT", service.scratch.0.join("root"));
     process::run(command, SOON)
 }
 

@@ -779,3 +779,71 @@ fn list_shows_what_the_user_runs_in_the_foreground() {
     );
     std::fs::rename(session.join("gapless@dev"), service.runtime_directory()).unwrap();
 }
+
+#[test]
+fn a_mistyped_name_makes_no_app_and_is_told_with_those_that_are_there() {
+    let world = World::new();
+    let port = free_port();
+    world
+        .run(&format!("add blog --listen {port}"))
+        .expect_success();
+    let before = world.everything();
+    for line in [
+        "--app blgo deploy /bin/true",
+        "--app blgo rollback",
+        "--app blgo releases",
+        "--app blgo status",
+        "--app blgo reload",
+        "start blgo",
+        "stop blgo",
+        "restart blgo",
+    ] {
+        let refused = world.run(line);
+        assert_eq!(refused.code(), 3, "{line}: {refused}");
+        let expected = "gapless: there is no app blgo; apps here: gapless, blog; to add it: sudo gapless \
+                        add blgo --listen ADDRESS, or gapless --app blgo run -- CMD";
+        assert_eq!(refused.stderr.trim(), expected, "{line}");
+        assert_eq!(refused.stdout, "", "{line}");
+        assert_eq!(world.everything(), before, "{line}");
+    }
+    let json = world.run("--app blgo deploy /bin/true --json");
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    let cause = json["cause"].as_str().unwrap();
+    assert!(cause.starts_with("there is no app blgo"), "{json}");
+}
+
+#[test]
+fn an_app_that_does_not_answer_is_told_as_systemd_sees_it() {
+    let world = World::new();
+    let said = |line: &str| {
+        let refused = world.run(line);
+        assert_eq!(refused.code(), 3, "{refused}");
+        refused.stderr
+    };
+    let stopped = said("status");
+    assert!(
+        stopped.contains("gapless is not running; start it: sudo gapless start, or"),
+        "{stopped}"
+    );
+    world.scratch.write("play/active/gapless.socket", "");
+    let bare = said("status");
+    assert!(
+        bare.contains("nothing is deployed; gapless.socket is active; next: sudo gapless deploy"),
+        "{bare}"
+    );
+    world.write(
+        "etc/gapless/gapless.toml",
+        "[app]\ndirectory = \"/srv/app\"\n",
+    );
+    for line in ["status", "reload", "drain", "upgrade"] {
+        let waits = said(line);
+        let expected = "gapless.socket is active, and the next request starts gapless.service";
+        assert!(waits.contains(expected), "{line}: {waits}");
+    }
+    world.scratch.write("play/active/gapless.service", "");
+    let mute = said("status");
+    assert!(
+        mute.contains("gapless.service is active, and nobody answers"),
+        "{mute}"
+    );
+}

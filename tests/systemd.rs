@@ -52,7 +52,7 @@ use apps::{
 use cage::an_app_that_was_taken_over_touches_no_process_of_gapless;
 use control::{
     an_app_that_was_taken_over_commands_nobody, no_process_of_an_app_outlives_a_stop,
-    the_control_socket_comes_and_goes_with_the_service,
+    the_control_socket_comes_and_goes_with_the_service, what_keeps_an_app_from_answering_is_said,
 };
 use crowd::thousands_of_idle_connections_move_and_systemd_answers_meanwhile;
 use diagnosis::bad_apps_are_named_and_nobody_notices;
@@ -166,6 +166,9 @@ on_both! { beside_others:
     a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one:
         on_252_a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one,
         on_257_a_new_gapless_that_dies_or_hangs_is_followed_by_the_old_one;
+    what_keeps_an_app_from_answering_is_said:
+        on_252_what_keeps_an_app_from_answering_is_said,
+        on_257_what_keeps_an_app_from_answering_is_said;
     reloads_lose_nothing_and_close_nothing:
         on_252_a_hundred_reloads_lose_nothing_and_close_nothing,
         on_257_a_hundred_reloads_lose_nothing_and_close_nothing;

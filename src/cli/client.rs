@@ -9,7 +9,7 @@ pub use connect::Distrust;
 pub(super) use lines::{Heard, Lines, follow};
 
 use super::Exit;
-use super::instance::Instance;
+use super::instance::{Instance, InstanceName};
 use super::output::printable;
 use connect::connect;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -42,12 +42,10 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("{name} is not running; {start}")]
+    #[error("{name} is not running")]
     NotRunning {
         /// The instance.
-        name: String,
-        /// What to do.
-        start: String,
+        name: InstanceName,
     },
     /// The socket is not for the caller.
     #[error(
@@ -86,6 +84,8 @@ pub enum ClientError {
     /// Not within the time that was given.
     #[error("no answer to {what} within {}", crate::config::AsDuration(*limit))]
     TimedOut {
+        /// Whose units may say why; none: in the foreground, or they would not.
+        service: Option<InstanceName>,
         /// `POST /reload`
         what: String,
         /// The time.
@@ -210,6 +210,7 @@ pub(super) fn wait_until_back(instance: &Instance) -> Result<(), ClientError> {
     };
     let waited = runtime()?.block_on(async { timeout(BACK_LIMIT, back).await });
     waited.map_err(|_| ClientError::TimedOut {
+        service: instance.service(),
         what: "GET /status".to_owned(),
         limit: BACK_LIMIT,
     })
@@ -248,6 +249,7 @@ async fn ask_once(
 ) -> Result<Answer, ClientError> {
     let what = format!("{method} {path}");
     let out_of_time = |limit| ClientError::TimedOut {
+        service: instance.service(),
         what: what.clone(),
         limit,
     };

@@ -189,6 +189,7 @@ impl Console {
             }
             .into()),
             Heard::Stop(()) => Err(ClientError::TimedOut {
+                service: None,
                 what: self.what.clone(),
                 limit: ANSWER_LIMIT,
             }

@@ -5,11 +5,12 @@ mod service;
 
 pub(super) use service::running;
 
-use super::instance::{self, Instance, InstanceName, absence, config_file, system_directory};
+use super::absence;
+use super::instance::{self, Instance, InstanceName, config_file, system_directory};
 use super::output::printable;
 use super::progress::{self, Site, plural, size, unix_seconds};
 use super::telling::Telling;
-use super::{CliError, DeployArgs, Exit, FindError};
+use super::{CliError, DeployArgs, Exit};
 use crate::api::Status;
 use crate::config::{self, Config, ConfigError, ConfigSource, ReleaseSource};
 use crate::diagnosis::Diagnosis;
@@ -161,10 +162,6 @@ pub(super) fn run(args: &DeployArgs) -> Result<Exit, CliError> {
 
 fn deploy(args: &DeployArgs, telling: &Telling) -> Result<Exit, CliError> {
     telling.note(|report| report.from = Some(args.path.clone()));
-    // Else a store is made for it, and systemd told of a service that listens nowhere.
-    if !absence::is_known(&args.name) {
-        return Err(FindError::not_running(args.name.clone()).into());
-    }
     let what = format!("gapless deploy {}", args.path.display());
     let (store, lock) = open(&args.name, &what)?;
     let id = match &args.release {
@@ -200,7 +197,9 @@ fn deploy(args: &DeployArgs, telling: &Telling) -> Result<Exit, CliError> {
 }
 
 /// The store, ours alone until the lock is dropped.
-pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), DeployError> {
+pub(super) fn open(name: &InstanceName, what: &str) -> Result<(Store, Lock), CliError> {
+    // Else a store is made for it, and systemd told of a service that listens nowhere.
+    absence::expect_app(name)?;
     // Whatever the shell of root says: the service has to read what is made here.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let store = instance::store(name);

@@ -4,7 +4,6 @@
 //! know no control socket (those of 0.1.0) have theirs in their runtime directory, which belongs to the
 //! app's user; those in the foreground have theirs with the other files of the user's session.
 
-pub(super) mod absence;
 mod project;
 
 pub(super) use project::{Claim, claim};
@@ -272,6 +271,11 @@ impl Instance {
         }
     }
 
+    /// Whose service it is.
+    pub fn service(&self) -> Option<InstanceName> {
+        (!self.is_in_foreground()).then(|| self.name.clone())
+    }
+
     /// Of `gapless run`: it has no unit, no entries in the journal, and no file below `/etc`.
     pub fn is_in_foreground(&self) -> bool {
         !Places::of_this_process().is_of_service(self)
@@ -296,12 +300,10 @@ pub(super) fn option(name: Option<&InstanceName>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FindError {
     /// No control socket anywhere.
-    #[error("{name} is not running; {start}")]
+    #[error("{name} is not running")]
     NotRunning {
         /// The one that was asked for.
         name: InstanceName,
-        /// What to do.
-        start: String,
     },
     /// No name was given, and it is not clear.
     #[error("several run: {}; name one of them", list(names))]
@@ -320,11 +322,6 @@ pub enum FindError {
 pub struct InForeground(InstanceName);
 
 impl FindError {
-    pub(super) fn not_running(name: InstanceName) -> Self {
-        let start = start_command(&name);
-        Self::NotRunning { name, start }
-    }
-
     pub(super) fn exit(&self) -> Exit {
         match self {
             FindError::NotRunning { .. } => Exit::NotRunning,
@@ -336,16 +333,6 @@ impl FindError {
 /// Those of this user that run in the foreground.
 pub(super) fn foreground() -> Vec<Instance> {
     Places::of_this_process().running_foreground()
-}
-
-/// How to start an instance.
-pub(super) fn start_command(name: &InstanceName) -> String {
-    let socket = name.socket_unit();
-    if name.as_str() == DEFAULT {
-        format!("start it: sudo systemctl start {socket}, or gapless run -- CMD")
-    } else {
-        format!("start it: sudo systemctl start {socket}, or gapless --app {name} run -- CMD")
-    }
 }
 
 fn list(names: &[InstanceName]) -> String {
@@ -399,14 +386,14 @@ fn find_from(
     let running = running();
     if let Some(name) = name {
         let found = running.into_iter().find(|instance| instance.name == *name);
-        return found.ok_or(FindError::not_running(wanted));
+        return found.ok_or(FindError::NotRunning { name: wanted });
     }
     only(running, wanted)
 }
 
 fn only(mut running: Vec<Instance>, wanted: InstanceName) -> Result<Instance, FindError> {
     match (running.pop(), running.is_empty()) {
-        (None, _) => Err(FindError::not_running(wanted)),
+        (None, _) => Err(FindError::NotRunning { name: wanted }),
         (Some(only), true) => Ok(only),
         (Some(last), false) => {
             let names = running
@@ -514,9 +501,6 @@ mod tests {
         world.listeners.clear();
         let error = world.find(None).unwrap_err();
         assert_eq!(error.exit(), Exit::NotRunning);
-        let expected = "gapless is not running; start it: sudo systemctl start gapless.socket, \
-                        or gapless run -- CMD";
-        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

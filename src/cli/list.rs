@@ -1,6 +1,7 @@
 //! `gapless list`: every app on this machine, a line each, and what to do where something is wrong.
 
 use super::Exit;
+use super::absence::Absence;
 use super::arguments::ListArgs;
 use super::client::{self, ClientError};
 use super::footprint::{self, Footprint};
@@ -109,7 +110,7 @@ pub(super) fn run(args: &ListArgs) -> Exit {
         let services = names.iter().map(|name| service(name, &states));
         let foreground = instance::foreground();
         let asked: Vec<_> = services
-            .map(|service| Asked::Service(Box::new(service)))
+            .map(|it| Asked::Service(Box::new(it)))
             .chain(foreground.into_iter().map(Asked::Foreground))
             .map(|asked| threads.spawn(move || asked.app()))
             .collect();
@@ -185,6 +186,10 @@ impl Service {
                 app.because = Some("you may not ask it".to_owned());
             }
             Err(ClientError::NotRunning { .. }) => self.down(&mut app),
+            // systemd's socket takes the connection also while there is no keeper.
+            Err(ClientError::TimedOut { .. }) if self.itself.active != "active" => {
+                self.down(&mut app);
+            }
             Err(error) => app.silent(&error),
         }
         app
@@ -192,45 +197,35 @@ impl Service {
 
     /// Nobody listens at the control socket.
     fn down(&self, app: &mut App) {
+        let absence = Absence::of(&self.footprint, &self.itself, &self.socket);
+        app.state = match absence {
+            Absence::Unknown { .. } | Absence::Removed => Health::Removed,
+            Absence::Stopped => Health::Stopped,
+            Absence::WaitsForAnApp => Health::WaitsForAnApp,
+            Absence::WaitsForARequest => Health::WaitsForARequest,
+            Absence::Changing(_) | Absence::Failing(_) | Absence::Mute => Health::NotHealthy,
+            Absence::Failed { .. } | Absence::Unloaded { .. } => Health::Failed,
+        };
+        app.because = Some(absence.to_string()).filter(|it| !it.is_empty());
+        app.next = self.next(app.state);
+    }
+
+    fn next(&self, state: Health) -> Option<String> {
         let name = &self.footprint.name;
-        let failed = [&self.socket, &self.itself]
-            .iter()
-            .any(|it| it.active == "failed");
-        let has_units = self.footprint.has_units();
-        let (state, next) = if self.itself.is_up() {
-            (Health::NotHealthy, Some(format!("gapless logs {name}")))
-        } else if self.socket.is_up() && app.release.is_none() {
-            let next = format!("sudo gapless{} deploy ./myapp", name.option());
-            (Health::WaitsForAnApp, Some(next))
-        } else if self.socket.is_up() {
-            (Health::WaitsForARequest, None)
-        } else if failed {
-            let next = format!("systemctl status {} {}", name.socket_unit(), name.unit());
-            (Health::Failed, Some(next))
-        } else if has_units {
-            (Health::Stopped, Some(format!("sudo gapless start {name}")))
-        } else if *name == InstanceName::default() {
-            (Health::Removed, None)
-        } else {
-            let next = format!(
+        match state {
+            Health::NotHealthy => Some(format!("gapless logs {name}")),
+            Health::WaitsForAnApp => Some(format!("sudo gapless{} deploy ./myapp", name.option())),
+            Health::Failed => Some(format!(
+                "systemctl status {} {}",
+                name.socket_unit(),
+                name.unit()
+            )),
+            Health::Stopped => Some(format!("sudo gapless start {name}")),
+            Health::Removed if *name != InstanceName::default() => Some(format!(
                 "sudo gapless add {name} --listen ADDRESS, or sudo gapless remove {name} --purge"
-            );
-            (Health::Removed, Some(next))
-        };
-        app.state = state;
-        app.next = next;
-        app.because = match state {
-            Health::NotHealthy => {
-                Some(format!("it is {}, and does not answer", self.itself.active))
-            }
-            Health::Removed => Some("its configuration or data is left".to_owned()),
-            Health::Healthy
-            | Health::WaitsForAnApp
-            | Health::WaitsForARequest
-            | Health::Runs
-            | Health::Stopped
-            | Health::Failed => None,
-        };
+            )),
+            Health::Removed | Health::Healthy | Health::WaitsForARequest | Health::Runs => None,
+        }
     }
 }
 

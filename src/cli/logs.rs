@@ -2,7 +2,7 @@
 
 use super::handover::scope_pattern;
 use super::instance::{self, InForeground, InstanceName};
-use super::{CliError, Exit, LogsArgs};
+use super::{CliError, Exit, LogsArgs, absence};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -49,8 +49,11 @@ impl LogsError {
 pub(super) fn run(args: &LogsArgs) -> Result<Exit, CliError> {
     let name = instance::service(args.name.as_ref()).map_err(LogsError::from)?;
     // Who follows waits for the first entry; everybody else has to be told that there is none.
-    if !args.follow {
-        expect_some(args, &name)?;
+    if !args.follow
+        && let Err(error) = expect_some(args, &name)
+    {
+        absence::expect_app(&name)?;
+        return Err(error.into());
     }
     let error = Command::new(JOURNALCTL)
         .args(shown(args))

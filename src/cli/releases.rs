@@ -4,7 +4,7 @@ use super::deploy::DeployError;
 use super::output::{printable, say};
 use super::progress::size;
 use super::status::minute;
-use super::{CliError, Exit, ReleasesArgs, instance};
+use super::{CliError, Exit, ReleasesArgs, absence, instance};
 use crate::release::{Manifest, ReleaseId, State};
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -29,6 +29,9 @@ struct Listed {
 pub(super) fn run(args: &ReleasesArgs) -> Result<Exit, CliError> {
     let store = instance::store(&args.name);
     let all = store.list().map_err(DeployError::from)?;
+    if all.is_empty() {
+        absence::expect_app(&args.name)?;
+    }
     let found = Stored {
         current: store.current().map_err(DeployError::from)?,
         previous: store.previous().map_err(DeployError::from)?,

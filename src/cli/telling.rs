@@ -5,6 +5,7 @@
 
 mod waiting;
 
+use super::absence;
 use super::deploy::DeployError;
 use super::output::{complain, is_screen, printable, say, say_json, width};
 use super::{CliError, Exit};
@@ -206,6 +207,7 @@ impl Telling {
         if self.reader != Reader::Program {
             return result;
         }
+        let result = result.map_err(absence::explained);
         let mut report = self.report.into_inner();
         let exit = match &result {
             Ok(exit) => *exit,

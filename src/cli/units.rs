@@ -1,6 +1,7 @@
 //! `gapless start`, `stop` and `restart`: what systemctl would do to the units of an instance, and
 //! what that means for requests.
 
+use super::absence::{self, Absent};
 use super::arguments::ServiceArgs;
 use super::instance::{self, InForeground, InstanceName};
 use super::output::{printable, say};
@@ -19,7 +20,10 @@ const NO_PERMISSION: i32 = 4;
 /// systemd did not do it.
 #[derive(Debug, Error)]
 pub enum UnitsError {
-    /// It has no units.
+    /// There is no such app.
+    #[error(transparent)]
+    Absent(#[from] Absent),
+    /// It runs in the foreground.
     #[error(transparent)]
     InForeground(#[from] InForeground),
     /// There is no systemctl.
@@ -46,6 +50,7 @@ pub enum UnitsError {
 impl UnitsError {
     pub(super) fn exit(&self) -> Exit {
         match self {
+            Self::Absent(_) => Exit::NotRunning,
             Self::InForeground(_) => Exit::Usage,
             Self::NotAllowed { .. } => Exit::NotAllowed,
             Self::Missing(_) | Self::Failed { .. } => Exit::Failed,
@@ -115,6 +120,8 @@ fn run(
     units: &[String],
     requests: &str,
 ) -> Result<Exit, UnitsError> {
+    // What systemctl says of units that are not there is hard to read.
+    absence::expect_app(name)?;
     let words = [SYSTEMCTL, verb].map(str::to_owned);
     let command: Vec<String> = words.into_iter().chain(units.iter().cloned()).collect();
     let line = command.join(" ");

@@ -51,6 +51,7 @@ pub(super) async fn ask(
         return outcome.await;
     };
     let late = |_| ClientError::TimedOut {
+        service: None,
         what: format!("POST {path}"),
         limit,
     };

@@ -187,7 +187,7 @@ async fn plan(args: &VerifyArgs) -> Result<Plan, CliError> {
         (None, Some(status)) => listener(status).ok_or_else(|| VerifyError::NoListener {
             name: status.name.clone(),
         })?,
-        (None, None) => return Err(FindError::not_running(name(args)).into()),
+        (None, None) => return Err(FindError::NotRunning { name: name(args) }.into()),
     };
     let host = if address.starts_with("unix:") {
         "localhost"

@@ -26,12 +26,16 @@ pub struct UnitState {
     pub active: String,
     /// `enabled`, `disabled`, `masked`, …
     pub file: String,
-    /// `running`, `auto-restart`, `start`, …
+    /// `auto-restart`, `listening`, `stop-sigterm`, …
     pub sub: String,
-    /// Of a service: how it ended last, `success`, `exit-code`, …
+    /// How it ended last: `success`, `exit-code`, …
     pub result: String,
-    /// Of a service: the exit status of its last main process.
+    /// Of the main process, if it ended.
     pub exit_status: String,
+    /// So often systemd started it again by itself.
+    pub restarts: String,
+    /// `loaded`, `masked`, `not-found`, `bad-setting`, …
+    pub load: String,
     /// Sockets that start it.
     pub triggered_by: Vec<String>,
 }
@@ -40,6 +44,11 @@ impl UnitState {
     /// There is something to stop.
     pub fn is_up(&self) -> bool {
         !matches!(self.active.as_str(), "" | "inactive" | "failed")
+    }
+
+    /// systemd does not take what its files say, or they are not there.
+    pub fn is_unloadable(&self) -> bool {
+        !matches!(self.load.as_str(), "" | "loaded" | "stub" | "merged")
     }
 
     /// It comes with the next boot.
@@ -57,11 +66,13 @@ pub fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, JobError>
         "show",
         "--property=Id",
         "--property=ActiveState",
-        "--property=UnitFileState",
-        "--property=TriggeredBy",
         "--property=SubState",
         "--property=Result",
         "--property=ExecMainStatus",
+        "--property=NRestarts",
+        "--property=LoadState",
+        "--property=UnitFileState",
+        "--property=TriggeredBy",
         "--",
     ];
     arguments.extend(units.iter().map(String::as_str));
@@ -84,6 +95,8 @@ fn parsed(answer: &str) -> BTreeMap<String, UnitState> {
             sub: value("SubState").to_owned(),
             result: value("Result").to_owned(),
             exit_status: value("ExecMainStatus").to_owned(),
+            restarts: value("NRestarts").to_owned(),
+            load: value("LoadState").to_owned(),
             triggered_by: triggers.map(str::to_owned).collect(),
         };
         states.insert(value("Id").to_owned(), state);

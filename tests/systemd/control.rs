@@ -95,14 +95,14 @@ pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Contai
     });
     let asked = container.try_sh("gapless status");
     assert_eq!(asked.code(), 3, "{asked}");
-    let words = "gapless.socket listens, and the first request starts it";
+    let words = "gapless.socket is active, and the next request starts gapless.service";
     assert!(asked.output().contains(words), "{asked}");
     assert_eq!(container.property("ActiveState"), "inactive");
-    for command in ["deploy /srv/apps", "status"] {
+    for command in ["deploy /srv/apps", "status", "start"] {
         let unknown = container.try_sh(&format!("gapless --app nosuch {command}"));
         let output = unknown.output();
         assert!(
-            output.contains("no app of this name (apps here: gapless)"),
+            output.contains("there is no app nosuch; apps here: gapless;"),
             "{unknown}"
         );
     }
@@ -130,4 +130,60 @@ pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Contai
     let administrator = "setpriv --reuid nobody --regid nogroup --groups adm gapless";
     container.sh(&format!("{administrator} status"));
     container.sh(&format!("{administrator} reload"));
+}
+
+/// Each state with its words, where it matters that it is systemd's.
+pub fn what_keeps_an_app_from_answering_is_said(container: &mut Container) {
+    serve_hostile(container);
+    let says = |line: &str, expected: &str| {
+        let done = container.try_sh(line);
+        let said = format!("{}{}", done.stdout, done.stderr);
+        assert!(said.contains(expected), "{line}: {done}");
+    };
+    let drop_in = "/etc/systemd/system/gapless.service.d/secret.conf";
+    let missing = b"[Service]\nLoadCredential=key:/etc/nosuch\n";
+    container.push(drop_in, missing, 0o644);
+    container.systemctl("daemon-reload");
+    assert_ne!(
+        container.try_sh("systemctl restart gapless.service").code(),
+        0
+    );
+    // Between two tries and within one it is the same; what is said of a try that has just begun is not.
+    eventually("status says what is missing", SOON, || {
+        let status = container.try_sh("gapless status");
+        let said = "goes on trying: its credentials cannot be loaded; see LoadCredential=";
+        (status.code() == 3 && status.stderr.contains(said)).then_some(())
+    });
+    container.sh(&format!("rm {drop_in} && systemctl daemon-reload"));
+    eventually("it runs again", SOON, || {
+        (container.try_sh("gapless status").code() == 0).then_some(())
+    });
+    container.systemctl("stop gapless.service");
+    says(
+        "gapless status",
+        "gapless.socket is active, and the next request starts gapless.service",
+    );
+    container.systemctl("stop gapless.socket");
+    says(
+        "gapless status",
+        "gapless is not running; start it: sudo gapless start, or",
+    );
+    container.systemctl("mask gapless.socket");
+    says(
+        "gapless status",
+        "gapless.socket is masked; to start it: sudo systemctl unmask gapless.socket",
+    );
+    container.systemctl("unmask gapless.socket");
+    let elsewhere = b"[Socket]\nListenStream=\nListenStream=198.51.100.1:80\n";
+    container.push(
+        "/etc/systemd/system/gapless.socket.d/elsewhere.conf",
+        elsewhere,
+        0o644,
+    );
+    container.systemctl("daemon-reload");
+    assert_ne!(container.try_sh("gapless start").code(), 0);
+    says(
+        "gapless status",
+        "gapless.socket failed: systemd says Result=resources; see journalctl",
+    );
 }

@@ -6,7 +6,7 @@
 //! that belongs to root needs no more. In one of the app's user the process must be the main one of its unit.
 
 use super::ClientError;
-use crate::cli::instance::{self, Instance, start_command};
+use crate::cli::instance::{self, Instance};
 use crate::systemd::job;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, openat};
 use rustix::process::geteuid;
@@ -73,6 +73,7 @@ pub(super) async fn connect(
     let stream = timeout(limit, UnixStream::connect(path))
         .await
         .map_err(|_| ClientError::TimedOut {
+            service: instance.service(),
             what: what.to_owned(),
             limit,
         })?
@@ -168,10 +169,7 @@ pub(super) fn refused(instance: &Instance, error: io::Error) -> ClientError {
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
     ) {
-        ClientError::NotRunning {
-            name: name.to_string(),
-            start: start_command(&name),
-        }
+        ClientError::NotRunning { name }
     } else {
         ClientError::Connect {
             socket,

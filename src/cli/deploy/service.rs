@@ -2,6 +2,7 @@
 
 use super::DeployError;
 use crate::api::Status;
+use crate::cli::absence::Absent;
 use crate::cli::instance::{self, Instance, InstanceName};
 use crate::cli::output::printable;
 use crate::cli::telling::Telling;
@@ -78,8 +79,8 @@ fn start(unit: &str, instance: &Instance, telling: &Telling) -> Result<Status, C
         let said = String::from_utf8_lossy(&done.stderr);
         return Err(failed(printable(&said.trim().replace('\n', " "))).into());
     }
-    if let Err(error) = client::wait_until_back(instance) {
-        return Err(failed(format!("{error}; see journalctl -u {unit}")).into());
+    if client::wait_until_back(instance).is_err() {
+        return Err(Absent::now(&instance.name).into());
     }
     let text = format!("{unit}, by systemctl start");
     telling.step("began", &text, began.elapsed());
