@@ -76,6 +76,15 @@ pub fn no_process_of_an_app_outlives_a_stop(container: &mut Container) {
     });
 }
 
+/// The socket goes a moment later, as nobody needs it any more.
+fn stop_service(container: &Container) {
+    container.systemctl("stop gapless.service");
+    eventually("the control socket is gone", SOON, || {
+        let is_there = container.try_sh(&format!("test -e {SOCKET}"));
+        (!is_there.status.success()).then_some(())
+    });
+}
+
 /// It is there as long as the service: to ask a stopped app how it is does not start it.
 pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Container) {
     serve_hostile(container);
@@ -88,11 +97,7 @@ pub fn the_control_socket_comes_and_goes_with_the_service(container: &mut Contai
     assert_eq!(inode(), first, "whoever asks meanwhile waits");
     container.sh("gapless reload");
 
-    container.systemctl("stop gapless.service");
-    eventually("the control socket is gone", SOON, || {
-        let is_there = container.try_sh(&format!("test -e {SOCKET}"));
-        (!is_there.status.success()).then_some(())
-    });
+    stop_service(container);
     let asked = container.try_sh("gapless status");
     assert_eq!(asked.code(), 3, "{asked}");
     let words = "gapless.socket is active, and the next request starts gapless.service";
@@ -158,7 +163,7 @@ pub fn what_keeps_an_app_from_answering_is_said(container: &mut Container) {
     eventually("it runs again", SOON, || {
         (container.try_sh("gapless status").code() == 0).then_some(())
     });
-    container.systemctl("stop gapless.service");
+    stop_service(container);
     says(
         "gapless status",
         "gapless.socket is active, and the next request starts gapless.service",
