@@ -323,20 +323,26 @@ fn explain(program: &OsStr, error: io::Error) -> ExecError {
 }
 
 fn absent_interpreter(program: &OsStr) -> String {
-    let mut head = Vec::new();
-    let read =
-        std::fs::File::open(program).map(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    match (read, line.strip_prefix("#!")) {
+    match interpreter_of(std::path::Path::new(program)) {
         // A carriage return at its end is seen here, too.
-        (Ok(_), Some(line)) => {
-            let interpreter = line.trim_matches([' ', '\t']).split([' ', '\t']).next();
-            let interpreter = interpreter.unwrap_or_default().escape_default();
+        Some(interpreter) => {
+            let interpreter = interpreter.escape_default();
             format!("its first line asks for {interpreter}, which is not there")
         }
-        (_, None) | (Err(_), _) => "the file is there, but its ELF loader is not".into(),
+        None => "the file is there, but its ELF loader is not".into(),
     }
+}
+
+/// What the first line of a script asks for; none: it is no script, or cannot be read.
+pub fn interpreter_of(program: &std::path::Path) -> Option<String> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(program).ok()?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let line = line.strip_prefix("#!")?;
+    let interpreter = line.trim_matches([' ', '\t']).split([' ', '\t']).next();
+    Some(interpreter.unwrap_or_default().to_owned())
 }
 
 /// One line on stderr, which is the app's output by now: the keeper shows it as the app's last

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use world::process::{self, Finished};
 use world::service::{SOON, Service};
-use world::{Scratch, eventually, gapless, version};
+use world::{Scratch, eventually, gapless, skip, version};
 
 /// Of whoever has no rights.
 const NOBODY: u32 = 65_534;
@@ -42,6 +42,8 @@ is fail "$verb" && { echo "no $verb today" >&2; exit 1; }
 wants="$GAPLESS_ROOT/etc/systemd/system/sockets.target.wants"
 case "$verb" in
 show)
+    # A property of one unit.
+    [ "$1" != --value ] || { [ "$3" != User ] || echo gapless-blog; exit 0; }
     while [ "$1" != -- ]; do shift; done
     shift
     for unit; do
@@ -90,8 +92,11 @@ impl World {
             "[Socket]\nListenStream=8888\n",
         );
         scratch.write(&format!("{units}/gapless@.socket"), "[Socket]\n");
-        for program in ["systemctl", "systemd-sysusers", "userdel", "groupdel"] {
-            let path = scratch.write(&format!("bin/{program}"), PLAYED);
+        let id = format!("#!/bin/sh\necho {NOBODY}\n");
+        let played =
+            ["systemctl", "systemd-sysusers", "userdel", "groupdel"].map(|it| (it, PLAYED));
+        for (program, script) in played.into_iter().chain([("id", id.as_str())]) {
+            let path = scratch.write(&format!("bin/{program}"), script);
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
         }
         Self { scratch }
@@ -846,4 +851,61 @@ fn an_app_that_does_not_answer_is_told_as_systemd_sees_it() {
         mute.contains("gapless.service is active, and nobody answers"),
         "{mute}"
     );
+}
+
+/// The mode of each file or directory of the app, and what `check` says when it is the given one.
+#[test]
+fn check_says_which_part_of_a_path_refuses_the_user_of_the_service() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can try what another user may do");
+    }
+    let world = World::new();
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(world.path(path), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let shown = |path: &str| world.path(path).display().to_string();
+    let (script, interpreter) = ("srv/home/app/run", "srv/tools/sh");
+    world.write(script, &format!("#!{} -e\n", shown(interpreter)));
+    world.write(interpreter, "");
+    std::os::unix::fs::symlink(world.path("srv/home/app"), world.path("srv/app")).unwrap();
+    let config = format!(
+        "[app]\ndirectory = \"{}\"\ncommand = [\"./run\"]\n",
+        shown("srv/app")
+    );
+    world.write("etc/gapless/blog.toml", &config);
+    let open = || {
+        for path in ["srv/home", "srv/home/app", script, "srv/tools", interpreter] {
+            mode(path, 0o755);
+        }
+    };
+    open();
+    world.run("--app blog check").expect_success();
+    for (path, closed, says, right) in [
+        ("srv/home", 0o700, "cannot enter the directory", "o+x"),
+        ("srv/home/app", 0o750, "cannot enter the directory", "o+x"),
+        (script, 0o754, "cannot execute", "o+x"),
+        (script, 0o711, "cannot read the script", "o+r"),
+        ("srv/tools", 0o700, "cannot execute the interpreter", "o+x"),
+        (interpreter, 0o744, "cannot execute the interpreter", "o+x"),
+    ] {
+        open();
+        mode(path, closed);
+        let refused = world.run("--app blog check --json");
+        assert_eq!(refused.code(), 5, "{path}: {refused}");
+        let json: Value = serde_json::from_str(&refused.stdout).unwrap();
+        let text = |key: &str| json["problems"][0][key].as_str().unwrap();
+        let said = format!("{} {}", text("message"), text("remedy"));
+        let part = format!("{} refuses it (mode {closed:o}, owner 0:0)", shown(path));
+        let remedy = format!("sudo chmod {right} {}", shown(path));
+        for expected in ["the user gapless-blog", says, &part, &remedy] {
+            assert!(said.contains(expected), "{path}: {expected}: {said}");
+        }
+        assert_eq!(json["is_valid"], false, "{json}");
+        assert_eq!(json["problems"].as_array().unwrap().len(), 1, "{json}");
+    }
+    open();
+    std::fs::remove_file(world.path(interpreter)).unwrap();
+    let refused = world.run("--app blog check");
+    assert_eq!(refused.code(), 5, "{refused}");
+    assert!(refused.stderr.contains("which is not there"), "{refused}");
 }

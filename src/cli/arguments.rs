@@ -383,10 +383,11 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Shows what the file means, or everything that is wrong with it, with the remedies; exit code 5.
-With --app NAME, the file is /etc/gapless/NAME.toml.
+With --app NAME, the file is /etc/gapless/NAME.toml. With sudo, it also looks whether the user of the service
+can enter the directory and execute the program, and names the part of the path that refuses.
 
 Examples:
-  gapless check
+  sudo gapless check
   gapless check ./gapless.toml && sudo gapless reload
   gapless check --json | jq -r .settings.app.drain")]
 pub struct CheckArgs {

@@ -1,6 +1,7 @@
 //! `gapless check`: what a configuration means, or everything that is wrong with it.
 
 mod json;
+mod reach;
 mod settings;
 
 use super::client::{self, ANSWER_LIMIT};
@@ -10,18 +11,21 @@ use super::output::{printable, say, say_json};
 use super::{CheckArgs, CliError, Exit};
 use crate::api::Status;
 use crate::config::{
-    self, AppConfig, Config, ConfigSource, HealthConfig, HttpConfig, LimitsConfig, Listen,
-    LogConfig, RestartConfig,
+    self, AppConfig, Config, ConfigError, ConfigSource, HealthConfig, HttpConfig, LimitsConfig,
+    Listen, LogConfig, RestartConfig,
 };
 use crate::keeper::limits;
 use anstyle::{AnsiColor, Style};
 use hyper::Method;
+use reach::Login;
+use rustix::process::geteuid;
 use settings::{Setting, settings};
 use std::path::Path;
 
 /// Starts nothing; asks a running keeper, if there are limits, whether its unit lets them be.
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
-    let loaded = config::load(&source(&args.file)?);
+    let loaded =
+        config::load(&source(&args.file)?).and_then(|config| startable(&args.file, config));
     let limits = loaded.as_ref().map(|config| &config.limits);
     let doubt = limits.ok().and_then(|limits| doubt(&args.file, limits));
     if args.json {
@@ -35,6 +39,28 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
         say(&format!("{yellow}[limits]{yellow:#} {}", printable(&doubt)));
     }
     Ok(Exit::Done)
+}
+
+/// With the rights of the service, which only root can try, and only for the file of a service.
+fn startable(file: &Path, config: Config) -> Result<Config, ConfigError> {
+    let service = instance_of(file).filter(|_| geteuid().is_root());
+    let login = service.and_then(|name| Login::of_unit(&name.unit()));
+    let problems = login.map(|login| reach::problems(&config, &login));
+    match problems.filter(|problems| !problems.is_empty()) {
+        None => Ok(config),
+        Some(problems) => Err(ConfigError {
+            file: Some(file.to_owned()),
+            text: String::new(),
+            problems,
+            beside: None,
+        }),
+    }
+}
+
+/// Whose configuration it is.
+fn instance_of(file: &Path) -> Option<InstanceName> {
+    let name = file.file_stem()?.to_str()?.parse().ok()?;
+    (deploy::configuration(&name) == file).then_some(name)
 }
 
 /// Whether what is limited here will be, as far as can be told from outside.
@@ -66,11 +92,7 @@ fn status_of(name: &InstanceName) -> Option<Status> {
 
 /// The file of an instance counts together with what is deployed there.
 fn source(file: &Path) -> Result<ConfigSource, DeployError> {
-    let name = file
-        .file_stem()
-        .and_then(|name| name.to_str()?.parse().ok());
-    let name = name.filter(|name| deploy::configuration(name) == file);
-    let store = name.map(|name| instance::store(&name));
+    let store = instance_of(file).map(|name| instance::store(&name));
     let release = match &store {
         Some(store) => store.current()?.map(|id| store.source(&id)).transpose()?,
         None => None,

@@ -30,6 +30,20 @@ fn expect_all_belong_to(container: &Container, user: &str, other: &str) {
     assert_eq!(scopes(container).trim(), "");
 }
 
+/// With its groups, and the part of the path that refuses.
+fn check_asks_for_the_user_of_the_unit(container: &Container, user: &str) {
+    container.sh("chown root:gapless /srv/probe && chmod 750 /srv/probe");
+    let refused = container.try_sh("gapless check --json");
+    assert_eq!(refused.code(), 5, "{refused}");
+    let part = format!(
+        "the user {user} cannot enter the directory /srv/probe: /srv/probe refuses it (mode 750,"
+    );
+    assert!(refused.stdout.contains(&part), "{refused}");
+    container.sh(&format!("gpasswd --add {user} gapless && gapless check"));
+    container.sh(&format!("gpasswd --delete {user} gapless"));
+    container.sh("chown root:root /srv/probe && chmod 755 /srv/probe");
+}
+
 /// A keeper may not end processes of another user: root does, at a restart, after a crash, at a stop.
 pub fn a_new_user_of_the_unit_leaves_nothing_of_the_old_one(container: &mut Container) {
     container.push("/etc/sysusers.d/web.conf", b"u web - -\n", 0o644);
@@ -38,6 +52,7 @@ pub fn a_new_user_of_the_unit_leaves_nothing_of_the_old_one(container: &mut Cont
     wait_settled(container);
 
     change_user(container, "web");
+    check_asks_for_the_user_of_the_unit(container, "web");
     let began = Instant::now();
     container.systemctl("restart gapless.service");
     assert_eq!(the_version(container), "v1");
