@@ -353,7 +353,7 @@ fn what_is_refused_at_once_changes_nothing(container: &Container) {
         ("gapless rollback nosuch", 1, "there is no release nosuch"),
         ("gapless deploy /root/good --release good", 1, "good"),
         ("gapless deploi", 2, "deploy"),
-        ("gapless --app shop status", 3, "shop is not running"),
+        ("gapless --app shop status", 3, "there is no app shop"),
         (
             "runuser -u nobody -- gapless rollback",
             4,
