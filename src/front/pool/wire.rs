@@ -38,6 +38,8 @@ pub(super) struct Ear {
     is_full: Cell<bool>,
     /// Nothing more can be written.
     is_deaf: Cell<bool>,
+    /// Nothing more can be read: the end was.
+    is_over: Cell<bool>,
     answer_is_over: Notify,
     /// Until the first byte comes on a fresh connection.
     waiting: RefCell<Option<Waiting>>,
@@ -125,7 +127,8 @@ impl Ear {
         !self.is_answered.get() && self.bytes_heard.get() > PREAMBLE_BYTES_MAX
     }
 
-    /// A failure becomes a wait: hyper would give up the answer with it.
+    /// A failure becomes a wait: hyper would give up the answer with it. But not when it has read to the end:
+    /// it reads no more then, and nothing would end the wait.
     fn told(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(_)) => {
@@ -134,11 +137,13 @@ impl Ear {
             }
             Poll::Pending => self.is_full.set(true),
             Poll::Ready(Err(error)) => {
-                tracing::debug!(%error, "the app takes no more, reading what it said");
                 self.is_full.set(true);
                 self.is_deaf.set(true);
                 self.set_last();
-                return Poll::Pending;
+                if !self.is_over.get() {
+                    tracing::debug!(%error, "the app takes no more, reading what it said");
+                    return Poll::Pending;
+                }
             }
         }
         written
@@ -173,6 +178,8 @@ impl AsyncRead for AppStream {
         }
         let before = into.filled().len();
         let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into);
+        let is_over = polled.is_ready() && into.filled().len() == before;
+        self.ear.is_over.set(is_over);
         self.ear
             .hear(into.filled().get(before..).unwrap_or_default());
         polled
