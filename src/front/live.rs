@@ -328,7 +328,7 @@ impl Live {
         }
     }
 
-    /// Idle connections to this worker go, and for a moment none is kept.
+    /// Connections to this worker that lie idle go.
     pub(super) fn yields(&self, life: Life) {
         match &*self.aim.borrow() {
             Aim::Live { pools, .. } => {

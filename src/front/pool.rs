@@ -4,6 +4,7 @@
 //! pool never retries and never chooses: that is the request's matter.
 
 mod starving;
+mod trial;
 mod wire;
 
 use super::body::RequestBody;
@@ -25,6 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use trial::Trial;
 use wire::{AppStream, Ear};
 
 /// On one machine a connect takes microseconds or waits for a full backlog.
@@ -71,6 +73,7 @@ pub(super) struct BackendPool {
     idle: RefCell<Vec<Idle>>,
     is_retired: Cell<bool>,
     starving: Rc<Starving>,
+    trial: Trial,
 }
 
 impl BackendPool {
@@ -81,6 +84,7 @@ impl BackendPool {
             idle: RefCell::default(),
             is_retired: Cell::new(false),
             starving: Rc::default(),
+            trial: Trial::default(),
         })
     }
 
@@ -110,8 +114,11 @@ impl BackendPool {
         self.idle.borrow_mut().clear();
     }
 
-    /// An idle connection that is worth a try.
-    pub(super) fn take_idle(&self, now: Instant) -> Option<AppConnection> {
+    /// An idle connection that is worth a try. `can_be_sent_again`: what is lost on it is not lost.
+    pub(super) fn take_idle(&self, now: Instant, can_be_sent_again: bool) -> Option<AppConnection> {
+        if !self.trial.allows(can_be_sent_again) {
+            return None;
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { connection, since }) = idle.pop() {
             if now.saturating_duration_since(since) > IDLE_MAX {
@@ -121,6 +128,7 @@ impl BackendPool {
             }
             if connection.sender.is_ready() && connection.is_quiet() {
                 connection.ear.listen();
+                connection.is_used.set(true);
                 return Some(connection);
             }
         }
@@ -138,6 +146,23 @@ impl BackendPool {
                 since: now,
             });
         }
+    }
+
+    /// The answer on a used connection; None when the app took no second request there. See [`trial`].
+    pub(super) async fn tried<F: Future>(
+        &self,
+        connection: &AppConnection,
+        can_be_sent_again: bool,
+        answered: F,
+    ) -> Option<F::Output> {
+        if self.trial.is_over() || connection.is_fresh() {
+            return Some(answered.await);
+        }
+        let answer = trial::wait(&self.trial, connection, can_be_sent_again, answered).await;
+        if answer.is_none() {
+            self.idle.borrow_mut().clear();
+        }
+        answer
     }
 
     /// Drops what is too old to be used; called now and then, so that the fds go too.
@@ -224,6 +249,7 @@ impl BackendPool {
             sender,
             socket,
             ear,
+            is_used: Cell::new(false),
             upgraded: upgraded_received,
         })
     }
@@ -247,6 +273,8 @@ pub(super) struct AppConnection {
     pub(super) sender: SendRequest<RequestBody>,
     socket: Rc<RefCell<Socket>>,
     ear: Rc<Ear>,
+    /// It has answered a request already.
+    is_used: Cell<bool>,
     /// What is left when hyper is done with it.
     upgraded: oneshot::Receiver<Parts<TokioIo<AppStream>>>,
 }
@@ -258,6 +286,10 @@ impl AppConnection {
         let parts = self.upgraded.await.ok()?;
         drop(parts.io);
         Some((Rc::into_inner(self.socket)?.into_inner(), parts.read_buf))
+    }
+
+    fn is_fresh(&self) -> bool {
+        !self.is_used.get()
     }
 
     /// Whether any byte came back since the request was sent.
@@ -353,16 +385,19 @@ mod tests {
                     pid: 0,
                 });
                 drop(pooled(&pool, &listener).await);
-                assert!(pool.take_idle(Instant::now()).is_none(), "it was closed");
+                assert!(
+                    pool.take_idle(Instant::now(), true).is_none(),
+                    "it was closed"
+                );
                 let mut app = pooled(&pool, &listener).await;
                 // Nothing awaits in between, so hyper cannot have seen it.
                 app.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
                 assert!(
-                    pool.take_idle(Instant::now()).is_none(),
+                    pool.take_idle(Instant::now(), true).is_none(),
                     "bytes came unasked"
                 );
                 let _app = pooled(&pool, &listener).await;
-                assert!(pool.take_idle(Instant::now()).is_some());
+                assert!(pool.take_idle(Instant::now(), true).is_some());
             })
             .await;
     }

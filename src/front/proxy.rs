@@ -57,6 +57,12 @@ const MALFORMED: Attempt = Attempt::Lost {
     is_malformed: true,
 };
 
+/// The app has not read it, and will not.
+const UNREAD: Attempt = Attempt::Lost {
+    is_silent: true,
+    is_malformed: false,
+};
+
 enum Unsent {
     Unreachable,
     ConnectionWasClosed,
@@ -255,7 +261,7 @@ async fn send(
         let lease = wait.for_lease(&client.lane, exchange).await?;
         exchange.is_served_by(&lease);
         let spare = can_send_again.then(|| copy_of(&request));
-        match attempt(client, &lease, (request, wish), pick).await {
+        match attempt(client, &lease, (request, wish), (pick, can_send_again)).await {
             Attempt::Answered(response, connection) => return Ok((response, connection, lease)),
             Attempt::NotSent(back, why) => {
                 request = back;
@@ -318,9 +324,19 @@ async fn attempt(
     client: &Client,
     lease: &Lease,
     (request, wish): (Request<RequestBody>, Wish),
-    pick: Pick,
+    (pick, can_send_again): (Pick, bool),
 ) -> Attempt {
-    let mut connection = match connection_to_app(client, lease, pick).await {
+    let pool = lease.pool();
+    let pooled = if pick == Pick::Pooled {
+        pool.take_idle(client.progress.now(), can_send_again)
+    } else {
+        None
+    };
+    let connection = match pooled {
+        Some(pooled) => Ok(Some(pooled)),
+        None => fresh_connection(client, lease).await,
+    };
+    let mut connection = match connection {
         Ok(Some(connection)) => connection,
         Ok(None) => return Attempt::NotSent(request, Unsent::Unreachable),
         Err(refusal) => return Attempt::Refused(refusal),
@@ -329,10 +345,15 @@ async fn attempt(
     let method = request.method().clone();
     let sent = connection.sender.try_send_request(request);
     let answered = behind_interim(client, &connection, sent);
-    match watched(client, lease, answered).await {
-        Err(refusal) => Attempt::Refused(refusal),
-        Ok(Ok(response)) if !head::is_possible(wish, response.status()) => MALFORMED,
-        Ok(Ok(response)) => {
+    let answered = pool.tried(&connection, can_send_again, answered);
+    let answered = match watched(client, lease, answered).await {
+        Err(refusal) => return Attempt::Refused(refusal),
+        Ok(None) => return UNREAD,
+        Ok(Some(answered)) => answered,
+    };
+    match answered {
+        Ok(response) if !head::is_possible(wish, response.status()) => MALFORMED,
+        Ok(response) => {
             connection.has_answered();
             match head::framing(&method, &response) {
                 Framing::Clear => {}
@@ -341,7 +362,7 @@ async fn attempt(
             }
             Attempt::Answered(response, connection)
         }
-        Ok(Err(mut error)) => {
+        Err(mut error) => {
             if let Some(request) = error.take_message() {
                 return Attempt::NotSent(request, Unsent::ConnectionWasClosed);
             }
@@ -355,20 +376,11 @@ async fn attempt(
 }
 
 /// None: the worker takes none now.
-async fn connection_to_app(
+async fn fresh_connection(
     client: &Client,
     lease: &Lease,
-    pick: Pick,
 ) -> Result<Option<AppConnection>, Refusal> {
     let pool = lease.pool();
-    let pooled = if pick == Pick::Pooled {
-        pool.take_idle(client.progress.now())
-    } else {
-        None
-    };
-    if pooled.is_some() {
-        return Ok(pooled);
-    }
     match watched(client, lease, pool.connect(client.lane.app_tasks())).await? {
         Ok(connection) => {
             let (lane, life) = (Rc::clone(&client.lane), pool.life());

@@ -86,3 +86,36 @@ async fn connections_to_an_app_that_is_slow_and_no_more_are_used_again() {
     assert!(made <= 40, "{made} connections for 80 requests");
     front.end().await;
 }
+
+/// A thread that has ended, whose socket somebody still holds.
+#[tokio::test]
+async fn an_app_that_reads_no_second_request_and_does_not_close_gets_each_by_a_fresh_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let head = read_head(&mut socket).await;
+            let line = head.lines().next().unwrap_or_default();
+            let length = line.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{line}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            held.push(socket);
+        }
+    });
+    let port = Port::open();
+    let mut front = Front::start(&port).await;
+    front.serve(1, live(1, &[address])).await;
+    let mut client = Client::connect(&port).await;
+    for number in 0..6 {
+        // What may not be sent again is never on trial.
+        let method = if number % 2 == 0 { "DELETE" } else { "POST" };
+        let request = format!("{method} /{number} HTTP/1.1\r\nHost: t\r\n\r\n");
+        client.send(&request).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.body, format!("{method} /{number} HTTP/1.1"));
+    }
+    assert!(front.ask().await.counters.lost.is_empty());
+    front.end().await;
+}

@@ -9,6 +9,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 pub(super) struct Said {
     /// Addresses, joined by commas: none if one of them is hidden.
     pub(super) nodes: Option<String>,
+    /// Of the last element, as `host`: that is the one which the proxy wrote that is believed. What stands
+    /// before it may be its client's.
     proto: Option<String>,
     host: Option<String>,
 }
@@ -21,6 +23,7 @@ impl Said {
         let mut nodes = Vec::new();
         let mut has_hidden = false;
         for element in split(list, ',')? {
+            (said.proto, said.host) = (None, None);
             for pair in split(element, ';')? {
                 let Some((name, value)) = pair.split_once('=') else {
                     continue;
@@ -31,9 +34,8 @@ impl Said {
                         Some(address) => nodes.push(address.to_string()),
                         None => has_hidden = true,
                     },
-                    // Of the proxy that is nearest to the client.
-                    "proto" => drop(said.proto.get_or_insert(value)),
-                    "host" => drop(said.host.get_or_insert(value)),
+                    "proto" => said.proto = Some(value),
+                    "host" => said.host = Some(value),
                     _ => {}
                 }
             }
@@ -128,7 +130,7 @@ mod tests {
     #[test]
     fn what_a_proxy_says_is_read() {
         let list =
-            br#"For="[2001:db8::1]:4711";Proto=https;host="a,\"b;", for=10.0.0.1;proto=http"#;
+            br#"for="[2001:db8::1]:4711";proto=http, For=10.0.0.1;Proto=https;host="a,\"b;""#;
         let said = Said::of(list).unwrap();
         assert_eq!(said.nodes.as_deref(), Some("2001:db8::1, 10.0.0.1"));
         assert_eq!(said.proto.as_deref(), Some("https"));
