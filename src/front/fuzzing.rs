@@ -19,9 +19,12 @@ use std::os::fd::OwnedFd;
 pub fn forwarded(fields: &[u8], is_trusted: bool) {
     let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let trusted = if is_trusted { vec![ip.into()] } else { vec![] };
-    // So that both are tried.
+    // So that all four are tried.
     let keeps_odd_names = fields.len() % 2 == 1;
-    let origin = Origin::new(Peer::Ip(ip), None, &trusted).with_odd_names(keeps_odd_names);
+    let says_forwarded = fields.len() % 4 >= 2;
+    let origin = Origin::new(Peer::Ip(ip), None, &trusted)
+        .with_odd_names(keeps_odd_names)
+        .with_forwarded(says_forwarded);
     let mut headers = headers(fields);
     origin.describe(&mut headers);
     let id = origin.request_id(&mut headers, &RequestIds::new());
@@ -30,7 +33,10 @@ pub fn forwarded(fields: &[u8], is_trusted: bool) {
     assert_eq!(headers.get("x-request-id"), Some(&id));
     if !is_trusted {
         assert_eq!(last, Some(b"192.0.2.7".as_slice()));
-        assert_eq!(headers.get_all("forwarded").iter().count(), 1);
+        let forwarded: Vec<_> = headers.get_all("forwarded").iter().collect();
+        assert_eq!(forwarded.len(), usize::from(says_forwarded));
+        let is_ours = |said: &&HeaderValue| said.as_bytes().starts_with(b"for=192.0.2.7;");
+        assert!(forwarded.iter().all(is_ours), "{forwarded:?}");
         let ours = [
             "forwarded",
             "x-forwarded-for",

@@ -239,16 +239,8 @@ impl Guard {
             match step {
                 Ok(passed) => at = at.saturating_add(passed),
                 Err(Stop::Encode(passed)) => return Verdict::Encode(at.saturating_add(passed)),
-                Err(Stop::Fault(fault)) => {
-                    // The end of a bad line must not pass, or the line would.
-                    let line_end = rest.iter().position(|byte| *byte == b'\n');
-                    let passed = if matches!(self.state, State::Chunk(_)) {
-                        0
-                    } else {
-                        line_end.unwrap_or(0)
-                    };
-                    return Verdict::Fault(at.saturating_add(passed), fault);
-                }
+                // Of a bad line, nothing more passes.
+                Err(Stop::Fault(fault)) => return Verdict::Fault(at, fault),
             }
             if self.wants_upgrade && self.state == State::RequestLine {
                 self.wants_upgrade = false;

@@ -145,16 +145,16 @@ fn what_follows_a_wish_to_upgrade_is_held_back() {
 }
 
 #[test]
-fn nothing_of_the_bad_line_end_passes() {
+fn nothing_of_the_bad_line_passes() {
     let bytes = "GET / HTTP/1.1\r\nX: y\nZ: 1\r\n\r\n";
-    let at = bytes.find("\nZ").unwrap();
+    let at = bytes.find('X').unwrap();
     assert_eq!(verdict(bytes), Verdict::Fault(at, Fault::BareLineFeed));
 }
 
 proptest! {
     #[test]
     fn it_does_not_matter_in_which_pieces_bytes_come(
-        bytes in "(GET / HTTP/1.1\r\n|Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n|\r\n|\n|[0-3]\r\n|[a#; ]){0,12}",
+        bytes in "(GET / HTTP/1.1\r\n|Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n|\r\n|\n|[0-3]\r\n|[a#;< ]){0,12}",
         cut in 0_usize..200,
     ) {
         let bytes = bytes.as_bytes();
