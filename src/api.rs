@@ -31,8 +31,14 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since this keeper began or adopted.
     pub uptime_seconds: u64,
-    /// Something is live and the newest request for a generation did not fail.
+    /// `state` is that.
     pub healthy: bool,
+    /// How the app does; absent from version 0.1.0.
+    #[serde(default)]
+    pub state: Option<AppState>,
+    /// Why it is not healthy, where the summary does not say it.
+    #[serde(default)]
+    pub because: Option<String>,
     /// One true sentence, the same as in `systemctl status`.
     pub summary: String,
     /// Listening sockets.
@@ -72,6 +78,46 @@ pub struct Status {
     /// What belongs to the app and outlives releases; what they share is in `shared` there.
     #[serde(default)]
     pub state_directory: Option<PathBuf>,
+}
+
+impl Status {
+    /// How the app does.
+    pub fn app_state(&self) -> AppState {
+        let known = if self.healthy {
+            AppState::Healthy
+        } else {
+            AppState::Failing
+        };
+        self.state.unwrap_or(known)
+    }
+
+    /// Why the app is not healthy; empty where nobody knows.
+    pub fn reason(&self) -> &str {
+        self.because.as_deref().unwrap_or(&self.summary)
+    }
+}
+
+/// How an app does, by what its clients get. A deploy that was refused changes nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppState {
+    /// Something is live, and does well.
+    Healthy,
+    /// Requests wait, workers die again and again, or half of the answers are errors.
+    Degraded,
+    /// Requests get 503, or only errors.
+    Failing,
+}
+
+impl AppState {
+    /// As commands say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 /// One listening socket.

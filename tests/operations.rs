@@ -310,8 +310,11 @@ fn status_watched_in_a_pipe_says_what_changes_and_ends_on_ctrl_c() {
         0
     );
     let fail = || {
-        service.behave(&version("bad").with("EXIT_BEFORE_READY", "1"));
-        assert_eq!(service.reload().code(), 6);
+        service.behave(&version("bad").with("STATUS", "500"));
+        service.reload().expect_success();
+        for _ in 0..5 {
+            assert_eq!(service.get("/").status, 500);
+        }
     };
     let json = ["status", "-w", "--json", "gapless"];
     let code = watched(

@@ -28,6 +28,8 @@ mod leaks;
 mod reload;
 #[path = "serve/start.rs"]
 mod start;
+#[path = "serve/states.rs"]
+mod states;
 #[path = "serve/stop.rs"]
 mod stop;
 #[path = "serve/unchanged.rs"]

@@ -111,7 +111,7 @@ pub enum Command {
     Add(AddArgs),
     /// Take an instance away again; its data stays, unless --purge
     Remove(RemoveArgs),
-    /// All apps on this machine: healthy or not, release, addresses, lost requests
+    /// All apps on this machine: health, release, addresses, lost requests
     List(ListArgs),
     /// What gapless and the app say, from the journal
     Logs(LogsArgs),
@@ -361,7 +361,7 @@ pub struct ReleasesArgs {
 /// `gapless status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: healthy. 1: not healthy. 3: not running. With --watch, as it was last seen.
+Exit code 0: healthy. 1: degraded or failing. 3: not running. With --watch, as it was last seen.
 
 Examples:
   gapless status

@@ -8,7 +8,7 @@ use super::footprint::{self, Footprint};
 use super::instance::{self, Instance, InstanceName};
 use super::output::{printable, say, say_json};
 use super::status::grouped;
-use crate::api::{RequestTotals, Status};
+use crate::api::{AppState, RequestTotals, Status};
 use crate::causes::chain;
 use crate::systemd::unit::{self, UnitState};
 use anstyle::{AnsiColor, Style};
@@ -34,7 +34,9 @@ enum Health {
     /// As the first line of its status says.
     Healthy,
     /// Likewise.
-    NotHealthy,
+    Degraded,
+    /// Likewise; or it should run, and does not answer.
+    Failing,
     /// Nothing was deployed.
     WaitsForAnApp,
     /// The socket is open, the service not started.
@@ -53,7 +55,8 @@ impl Health {
     fn word(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
-            Self::NotHealthy => "not healthy",
+            Self::Degraded => "degraded",
+            Self::Failing => "failing",
             Self::WaitsForAnApp => "waits for an app",
             Self::WaitsForARequest => "waits for a request",
             Self::Runs => "runs",
@@ -66,7 +69,8 @@ impl Health {
     fn mark(self) -> String {
         let (color, mark) = match self {
             Self::Healthy => (AnsiColor::Green, "●"),
-            Self::NotHealthy | Self::Failed => (AnsiColor::Red, "●"),
+            Self::Degraded => (AnsiColor::Yellow, "●"),
+            Self::Failing | Self::Failed => (AnsiColor::Red, "●"),
             Self::WaitsForAnApp | Self::WaitsForARequest | Self::Runs => (AnsiColor::Yellow, "○"),
             Self::Stopped | Self::Removed => return "○".to_owned(),
         };
@@ -203,7 +207,7 @@ impl Service {
             Absence::Stopped => Health::Stopped,
             Absence::WaitsForAnApp => Health::WaitsForAnApp,
             Absence::WaitsForARequest => Health::WaitsForARequest,
-            Absence::Changing(_) | Absence::Failing(_) | Absence::Mute => Health::NotHealthy,
+            Absence::Changing(_) | Absence::Failing(_) | Absence::Mute => Health::Failing,
             Absence::Failed { .. } | Absence::Unloaded { .. } => Health::Failed,
         };
         app.because = Some(absence.to_string()).filter(|it| !it.is_empty());
@@ -213,7 +217,7 @@ impl Service {
     fn next(&self, state: Health) -> Option<String> {
         let name = &self.footprint.name;
         match state {
-            Health::NotHealthy => Some(format!("gapless logs {name}")),
+            Health::Failing => Some(format!("gapless logs {name}")),
             Health::WaitsForAnApp => Some(format!("sudo gapless{} deploy ./myapp", name.option())),
             Health::Failed => Some(format!(
                 "systemctl status {} {}",
@@ -224,7 +228,11 @@ impl Service {
             Health::Removed if *name != InstanceName::default() => Some(format!(
                 "sudo gapless add {name} --listen ADDRESS, or sudo gapless remove {name} --purge"
             )),
-            Health::Removed | Health::Healthy | Health::WaitsForARequest | Health::Runs => None,
+            Health::Removed
+            | Health::Healthy
+            | Health::Degraded
+            | Health::WaitsForARequest
+            | Health::Runs => None,
         }
     }
 }
@@ -234,7 +242,7 @@ impl App {
         Self {
             name: name.to_string(),
             unit,
-            state: Health::NotHealthy,
+            state: Health::Failing,
             healthy: None,
             release: None,
             addresses: Vec::new(),
@@ -250,13 +258,16 @@ impl App {
             && status.last_outcome.is_none()
             && self.release.is_none();
         self.healthy = Some(status.healthy);
-        if status.healthy {
-            self.state = Health::Healthy;
-        } else if is_bare {
-            self.state = Health::WaitsForAnApp;
+        self.state = match status.app_state() {
+            AppState::Healthy => Health::Healthy,
+            AppState::Degraded | AppState::Failing if is_bare => Health::WaitsForAnApp,
+            AppState::Degraded => Health::Degraded,
+            AppState::Failing => Health::Failing,
+        };
+        if self.state == Health::WaitsForAnApp {
             self.next = Some(format!("sudo gapless{option} deploy ./myapp"));
-        } else {
-            self.because = Some(printable(&status.summary));
+        } else if !status.healthy {
+            self.because = Some(printable(status.reason()));
             self.next = Some(format!("gapless{option} status"));
         }
         let live = status.generations.into_iter().find(|it| it.state == "live");
@@ -358,14 +369,14 @@ mod tests {
             unit: None,
             because: Some("g2 failed".to_owned()),
             next: Some("gapless status".to_owned()),
-            ..app("run", Health::NotHealthy)
+            ..app("run", Health::Failing)
         };
         let rendered = render(&[healthy, waits, foreground]);
         let expected = "  \
   APP               HEALTH            RELEASE     LISTENS ON  REQUESTS LOST
 ● gapless           healthy           20261121-1  [::]:8081   1 of 12,345
 ○ blog              waits for an app  -           [::]:8081   -
-● run (foreground)  not healthy       -           [::]:8081   -
+● run (foreground)  failing           -           [::]:8081   -
   blog: next: sudo gapless --app blog deploy ./myapp
   run: g2 failed; next: gapless status";
         let plain = anstream::adapter::strip_str(&rendered).to_string();

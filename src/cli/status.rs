@@ -8,7 +8,7 @@ use super::output::{printable, say};
 use super::progress::plural;
 use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
-    FrontStatus, GenerationStatus, HoldStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
+    AppState, FrontStatus, GenerationStatus, HoldStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
 };
 use crate::exec::cage::Cage;
 use anstyle::{AnsiColor, Style};
@@ -64,8 +64,8 @@ fn missing_of(cage: Cage) -> Option<&'static str> {
 /// [`listening::units_of`].
 pub(super) fn render(status: &Status, app: &str, units: &BTreeMap<String, String>) -> String {
     let mut lines = vec![headline(status)];
-    if !status.healthy && !status.summary.is_empty() {
-        lines.push(field("because", &printable(&status.summary)));
+    if !status.healthy && !status.reason().is_empty() {
+        lines.push(field("because", &printable(status.reason())));
     }
     if let Some(why) = &status.limits_not_in_force {
         lines.push(field(
@@ -117,11 +117,13 @@ pub(super) fn render(status: &Status, app: &str, units: &BTreeMap<String, String
 }
 
 fn headline(status: &Status) -> String {
-    let (color, health) = if status.healthy {
-        (AnsiColor::Green, "healthy")
-    } else {
-        (AnsiColor::Red, "not healthy")
+    let state = status.app_state();
+    let color = match state {
+        AppState::Healthy => AnsiColor::Green,
+        AppState::Degraded => AnsiColor::Yellow,
+        AppState::Failing => AnsiColor::Red,
     };
+    let health = state.word();
     let style = Style::new().fg_color(Some(color.into())).bold();
     let live = status
         .generations
@@ -400,6 +402,8 @@ mod tests {
             pid: 4242,
             uptime_seconds: 273_600,
             healthy: true,
+            state: Some(AppState::Healthy),
+            because: None,
             summary: "g7 is live".to_owned(),
             listeners: vec![ListenerStatus {
                 name: "http".to_owned(),
@@ -478,6 +482,7 @@ mod tests {
         });
         status.limits_not_in_force = Some("no group".to_owned());
         status.healthy = false;
+        status.state = Some(AppState::Failing);
         status.summary = "g8 failed, nothing is live".to_owned();
         status.generations = vec![generation(8, "starting", vec![worker(0, None)])];
         status.generations[0].why = Some("waiting for GET /health".to_owned());
@@ -495,7 +500,7 @@ mod tests {
             release: None,
         });
         let expected = "\
-● gapless shop: not healthy — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
+● gapless shop: failing — nothing live, 0 of 12,345 requests lost since 2026-11-20 14:02 UTC
   because    g8 failed, nothing is live
   limits     not in force: no group
   on hold    new requests wait since 07:06:40 UTC, until 07:06:50 UTC at most; nothing is in flight; the end: gapless --app shop resume

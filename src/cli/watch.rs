@@ -145,10 +145,11 @@ fn tell(lines: &[String]) -> io::Result<()> {
 fn facts(status: &Status, app: &str) -> Facts {
     let mut facts = Facts::new();
     let mut add = |about: String, what: String| drop(facts.insert(about, what));
+    let state = status.app_state().word();
     let health = if status.healthy {
-        "healthy".to_owned()
+        state.to_owned()
     } else {
-        format!("not healthy: {}", printable(&status.summary))
+        format!("{state}: {}", printable(status.reason()))
     };
     add("gapless".to_owned(), health);
     let lost = grouped(status.requests.lost);

@@ -1,12 +1,18 @@
 //! What the keeper says of itself: one sentence for systemd, the whole picture for the control API.
 
+mod recent;
+
+pub(super) use recent::Recent;
+use recent::Counted;
+
 use super::admin::Health;
 use super::crew::Crew;
 use super::limits;
 use super::listeners;
 use super::plan::{Aim, Generation, Phase, SlotState};
 use super::supervisor::{Keeper, now};
-use crate::api::{GenerationStatus, Status, Verdict, WorkerStatus};
+use super::totals::Totals;
+use crate::api::{AppState, GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::exec::cage::{self, Cage};
 use crate::id::{GenerationId, Slot};
 use crate::systemd::{message_id, notify};
@@ -27,6 +33,31 @@ impl Keeper {
             tracing::debug!(%error, "STATUS= not sent, continuing");
         }
         self.status = sentence;
+    }
+
+    /// Keeps what the state of the app is told by.
+    pub(super) fn look_at_recent(&mut self) {
+        let live = self.plan.live().map(|live| live.id);
+        let fronts = &self.fronts;
+        self.recent
+            .look(now(), live, |live| Counted::of(&fronts.counters(), live));
+    }
+
+    /// With the reason where it is not in the summary.
+    fn state(&self, totals: &Totals) -> (AppState, Option<String>) {
+        match (self.plan.aim(), self.plan.live()) {
+            (Aim::Refuse, _) => (AppState::Failing, None),
+            (Aim::Live(_), Some(live)) => {
+                let counted = Counted::of(totals, live.id);
+                match self.recent.trouble(now(), counted) {
+                    Some((state, why)) => (state, Some(why)),
+                    None if self.plan.is_degraded() => (AppState::Degraded, None),
+                    None => (AppState::Healthy, None),
+                }
+            }
+            // Requests wait: for a respawn, a start, or the first deploy.
+            (Aim::Hold | Aim::Live(_), _) => (AppState::Degraded, None),
+        }
     }
 
     /// That every try fails is said once, and once that it is over.
@@ -189,18 +220,15 @@ impl Keeper {
     pub(super) fn status(&self) -> Status {
         let live = self.plan.live().map(|live| live.id);
         let counters = self.fronts.counters();
-        let is_refused = self
-            .last_outcome
-            .as_ref()
-            .is_some_and(|outcome| outcome.verdict != Verdict::Live);
+        let (state, because) = self.state(&counters);
         Status {
             name: self.name().into(),
             gapless_version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_seconds: (now() - self.began()).as_secs(),
-            healthy: matches!(self.plan.aim(), Aim::Live(_))
-                && !is_refused
-                && !self.plan.is_degraded(),
+            healthy: state == AppState::Healthy,
+            state: Some(state),
+            because,
             summary: self.sentence(),
             listeners: [self.listeners(), &self.admin]
                 .into_iter()

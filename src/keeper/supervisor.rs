@@ -39,6 +39,7 @@ use super::plan::{Event, Moment, Plan};
 use super::reaper;
 use super::release::Release;
 use super::standing::Standing;
+use super::status::Recent;
 use super::stored;
 use super::strays;
 use super::totals::Milestone;
@@ -227,6 +228,7 @@ pub(super) struct Keeper {
     /// What was said when the app became degraded: once, not at every try.
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
+    pub(super) recent: Recent,
     /// When the newest live generation became live.
     pub(super) milestone: Option<Milestone>,
     /// What an operator told.

@@ -21,6 +21,7 @@ use crate::keeper::plan::{Event, Plan};
 use crate::keeper::reaper;
 use crate::keeper::spawn;
 use crate::keeper::standing::Standing;
+use crate::keeper::status::Recent;
 use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
 use crate::keeper::upgrade::{self, WayBack};
@@ -191,6 +192,7 @@ impl Keeper {
             admin,
             degraded: None,
             is_told_degraded: false,
+            recent: Recent::default(),
             milestone: None,
             standing: Standing::default(),
             quieting: Vec::new(),

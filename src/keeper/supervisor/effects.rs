@@ -52,6 +52,7 @@ impl Keeper {
             }
         }
         self.say_degraded();
+        self.look_at_recent();
         if self.is_dirty {
             let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
             self.releases.retain(|release, _| wanted.contains(release));
