@@ -220,6 +220,14 @@ pub struct HttpConfig {
     pub headers_max: usize,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
+    /// So much of a request body is collected before the app gets the request; 0: nothing. Absent from what a
+    /// keeper without it wrote down.
+    #[serde(default)]
+    pub buffer_requests: u64,
+    /// So much of a response is read ahead of the client; 0: no more than hyper does. Absent from what a keeper
+    /// without it wrote down.
+    #[serde(default)]
+    pub buffer_responses: u64,
     /// Peers whose Forwarded and X-Forwarded-* are believed and extended, not replaced, and whose
     /// PROXY headers are.
     pub trusted_proxies: Vec<IpNet>,

@@ -9,6 +9,7 @@ mod accept;
 mod access;
 mod addresses;
 mod body;
+mod buffer;
 mod claims;
 pub mod confinement;
 mod connection;
@@ -46,10 +47,12 @@ use hub::Hub;
 use lane::LaneThread;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use trustee::Trustee;
 
+pub use buffer::Spool;
 pub use refusal::cause_of;
 
 /// What lanes may have under way to the main thread before they wait for it.
@@ -66,6 +69,8 @@ pub struct FrontFds {
     pub probes: Vec<OwnedFd>,
     /// To whom its connections go if it dies.
     pub trustee: Trustee,
+    /// Where buffers keep what does not fit into memory.
+    pub spool: Spool,
 }
 
 /// A socket that clients connect to.
@@ -120,7 +125,9 @@ pub fn run(
         listeners,
         probes,
         trustee,
+        spool,
     } = fds;
+    let spool = Arc::new(spool);
     if probes.is_empty() {
         return Err(FrontError::NoLane);
     }
@@ -139,7 +146,7 @@ pub fn run(
             &settings,
             &listeners,
             probes,
-            (stdout.as_ref(), trustee.slots),
+            (stdout.as_ref(), trustee.slots, &spool),
             &events,
         )?;
         drop((listeners, stdout));

@@ -9,6 +9,8 @@
 )]
 #![allow(dead_code, reason = "not every helper is needed by every test")]
 
+#[path = "front/buffers.rs"]
+mod buffers;
 #[path = "front/clients.rs"]
 mod clients;
 #[path = "front/confinement.rs"]

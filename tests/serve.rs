@@ -16,6 +16,8 @@
 mod addresses;
 #[path = "serve/bad_versions.rs"]
 mod bad_versions;
+#[path = "serve/buffers.rs"]
+mod buffers;
 #[path = "serve/control.rs"]
 mod control;
 #[path = "serve/crashes.rs"]

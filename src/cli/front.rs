@@ -4,7 +4,7 @@ use super::{CliError, Exit};
 use crate::causes;
 use crate::front::confinement;
 use crate::front::trustee::{self, Trustee};
-use crate::front::{self, FrontFds, Listening};
+use crate::front::{self, FrontFds, Listening, Spool};
 use crate::keeper::spawn;
 use crate::link::settings::{CLOSING, ESTATE, HTTP, LINK, PROBE, SETTINGS, SLOTS};
 use crate::link::{FrontSettings, Orphaned};
@@ -30,6 +30,8 @@ pub(super) fn run() -> Result<Exit, CliError> {
         })?;
     steps::reached(Step::Begun);
     let hardened = spawn::harden_self();
+    let http = &settings.http;
+    let spool = Spool::open(http.buffer_requests.max(http.buffer_responses));
     // Before anything here starts a thread, and before the trustee, which is to have it, too.
     let confined = confinement::confine();
     let trustee = trust(fds.slots.take(), fds.estate.take());
@@ -51,11 +53,18 @@ pub(super) fn run() -> Result<Exit, CliError> {
         tracing::error!(%error, "no trustee for this front: if it dies, its connections die with it: {error}");
         Trustee::default()
     });
+    let spool = spool.unwrap_or_else(|error| {
+        let directory = std::env::temp_dir();
+        let directory = directory.display();
+        tracing::warn!(%error, "no file for buffers can be made in {directory}, so each holds 64 KiB: {error}");
+        Spool::default()
+    });
     let fds = FrontFds {
         link,
         listeners: fds.listeners,
         probes: fds.probes,
         trustee,
+        spool,
     };
     front::run(fds, settings, Some(level))?;
     Ok(Exit::Done)

@@ -8,7 +8,8 @@ use super::output::{printable, say};
 use super::progress::plural;
 use super::{CliError, Exit, StatusArgs, instance, watch};
 use crate::api::{
-    AppState, FrontStatus, GenerationStatus, HoldStatus, ReloadOutcome, Status, Verdict, WorkerStatus,
+    AppState, FrontStatus, GenerationStatus, HoldStatus, ReloadOutcome, Status, Verdict,
+    WorkerStatus,
 };
 use crate::exec::cage::Cage;
 use anstyle::{AnsiColor, Style};

@@ -125,6 +125,9 @@ impl Default for HttpConfig {
             head_bytes_max: 16 * 1024,
             headers_max: 100,
             body_bytes_max: 1 << 30,
+            // Who is never slow to answer other requests needs none, and streams would wait.
+            buffer_requests: 0,
+            buffer_responses: 0,
             trusted_proxies: Vec::new(),
             proxy_protocol: ProxyProtocol::Off,
             retry_after_seconds: 5,

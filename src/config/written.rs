@@ -123,6 +123,8 @@ pub struct HttpWritten {
     pub head_bytes_max: Maybe<u64>,
     pub headers_max: Maybe<i64>,
     pub body_bytes_max: Maybe<u64>,
+    pub buffer_requests: Maybe<u64>,
+    pub buffer_responses: Maybe<u64>,
     pub trusted_proxies: Maybe<Vec<String>>,
     pub proxy_protocol: Maybe<String>,
     pub retry_after: Maybe<Duration>,
@@ -330,6 +332,8 @@ impl HttpWritten {
             head_bytes_max: section.size("head_bytes_max", r#"head_bytes_max = "16KiB""#),
             headers_max: section.number("headers_max", "headers_max = 100"),
             body_bytes_max: section.size("body_bytes_max", r#"body_bytes_max = "1GiB""#),
+            buffer_requests: section.size("buffer_requests", r#"buffer_requests = "1MiB""#),
+            buffer_responses: section.size("buffer_responses", r#"buffer_responses = "1MiB""#),
             trusted_proxies: section
                 .texts("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
             proxy_protocol: section.text("proxy_protocol", r#"proxy_protocol = "require""#),

@@ -1,27 +1,24 @@
 //! Bodies in both directions.
 //!
-//! Frames pass as they come: nothing is collected, so backpressure works and event streams are not
-//! delayed. A body knows what its end, or its early drop, means to the rest of the front.
+//! Frames pass as they come: nothing is collected unless it is asked for (`buffer.rs`), so backpressure
+//! works and event streams are not delayed. A body knows what its end, or its early drop, means to the rest
+//! of the front.
 
+mod upload;
+
+pub(super) use upload::{Go, Passing, RequestBody, UploadFault};
+
+use super::buffer::{Ahead, AheadError, Buffer};
 use super::exchange::Exchange;
+use super::lane::Lane;
 use super::live::Lease;
 use super::pool::AppConnection;
-use super::progress::{Progress, Upload as UploadState};
 use super::trailers;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::Sleep;
-
-/// A client that announced its body by `Expect: 100-continue` waits this long for the app's word;
-/// then we ask for the body as curl would send it, since many apps never say 100.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+use tokio::time::Instant;
 
 /// A body that ended otherwise than it should.
 #[derive(Debug, thiserror::Error)]
@@ -34,174 +31,8 @@ pub(super) enum BodyError {
     App(#[source] hyper::Error),
     #[error("the drain limit of the generation passed")]
     Cut,
-}
-
-/// What went wrong with an upload, for the request that waits for the app's answer to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum UploadFault {
-    #[default]
-    None,
-    TooLarge,
-    Broken,
-}
-
-/// The app's word on `Expect: 100-continue`, said on hyper's side of the connection.
-#[derive(Debug, Default)]
-pub(super) struct Go {
-    is_given: AtomicBool,
-    given: Notify,
-}
-
-impl Go {
-    /// The client may send its body.
-    pub(super) fn give(&self) {
-        self.is_given.store(true, Ordering::Release);
-        self.given.notify_one();
-    }
-}
-
-struct Gate {
-    go: Pin<Box<dyn Future<Output = ()>>>,
-}
-
-impl Gate {
-    fn new(go: Arc<Go>) -> Self {
-        let patience: Sleep = tokio::time::sleep(CONTINUE_WAIT);
-        Self {
-            go: Box::pin(async move {
-                if !go.is_given.load(Ordering::Acquire) {
-                    tokio::select! {
-                        () = go.given.notified() => {}
-                        () = patience => {}
-                    }
-                }
-            }),
-        }
-    }
-}
-
-/// The request body on its way to the app.
-pub(super) enum RequestBody {
-    /// There is none; this can be sent again.
-    Empty,
-    /// Sent once.
-    Upload(Box<Upload>),
-}
-
-/// See [`RequestBody`].
-pub(super) struct Upload {
-    incoming: Incoming,
-    progress: Rc<Progress>,
-    fault: Rc<Cell<UploadFault>>,
-    bytes_left: u64,
-    gate: Option<Gate>,
-    is_over: bool,
-}
-
-impl RequestBody {
-    /// `go` is there when the client waits for a 100.
-    pub(super) fn new(
-        incoming: Incoming,
-        progress: &Rc<Progress>,
-        fault: &Rc<Cell<UploadFault>>,
-        bytes_max: u64,
-        go: Option<Arc<Go>>,
-    ) -> Self {
-        if incoming.is_end_stream() {
-            return Self::Empty;
-        }
-        progress.set_upload(UploadState::Open);
-        Self::Upload(Box::new(Upload {
-            incoming,
-            progress: Rc::clone(progress),
-            fault: Rc::clone(fault),
-            bytes_left: bytes_max,
-            gate: go.map(Gate::new),
-            is_over: false,
-        }))
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Upload(upload) => upload.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Upload(upload) => upload.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(upload) => upload.incoming.size_hint(),
-        }
-    }
-}
-
-impl Upload {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(gate) = &mut self.gate {
-            ready!(gate.go.as_mut().poll(cx));
-            self.gate = None;
-        }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        self.progress.app_took_some();
-        Poll::Ready(match frame {
-            None => {
-                self.is_over = true;
-                None
-            }
-            Some(Ok(frame)) => Some(self.weigh(frame)),
-            Some(Err(error)) => {
-                self.fault.set(UploadFault::Broken);
-                Some(Err(BodyError::Client(error)))
-            }
-        })
-    }
-
-    fn weigh(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.progress.uploaded(bytes);
-        let left = self.bytes_left.checked_sub(bytes);
-        let Some(left) = left else {
-            self.fault.set(UploadFault::TooLarge);
-            return Err(BodyError::TooLarge);
-        };
-        self.bytes_left = left;
-        if frame.is_trailers() {
-            self.is_over = true;
-        }
-        Ok(trailers::settle(frame, trailers::may_end_request))
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let is_whole = self.is_over || self.incoming.is_end_stream();
-        let state = if is_whole {
-            UploadState::Whole
-        } else {
-            UploadState::Abandoned
-        };
-        self.progress.set_upload(state);
-    }
+    #[error("what was buffered cannot be read")]
+    File(#[source] std::io::Error),
 }
 
 /// A body that gapless wrote.
@@ -229,13 +60,20 @@ pub(super) enum ResponseBody {
 
 /// See [`ResponseBody`].
 pub(super) struct Download {
-    incoming: Incoming,
-    /// None once it is back in its pool.
-    connection: Option<AppConnection>,
+    source: Source,
+    /// The app's body was taken to its end.
     is_over: bool,
     exchange: Exchange,
     /// Last, so that the exchange is counted when the keeper hears that the lease is gone.
     lease: Lease,
+}
+
+/// Where the app's body comes from.
+enum Source {
+    /// From hyper, and then the connection goes back to its pool.
+    App(Incoming, Option<AppConnection>),
+    /// From what was read ahead of the client; the connection belongs to whoever reads.
+    Ahead(Ahead),
 }
 
 impl Download {
@@ -246,11 +84,50 @@ impl Download {
         lease: Lease,
     ) -> Self {
         Self {
-            incoming,
-            connection: Some(connection),
+            source: Source::App(incoming, Some(connection)),
             is_over: false,
             exchange,
             lease,
+        }
+    }
+
+    /// The app's body is read to its end, into a buffer, also while the client does not take it.
+    pub(super) fn ahead(
+        lane: &Rc<Lane>,
+        incoming: Incoming,
+        connection: AppConnection,
+        exchange: Exchange,
+        lease: Lease,
+    ) -> Self {
+        let buffer = Buffer::new(lane.http().buffer_responses, lane.spool());
+        let (ahead, reading) = Ahead::new(buffer, incoming);
+        let (pool, passing) = (Rc::clone(lease.pool()), Rc::clone(exchange.passing()));
+        lane.app_tasks().spawn_local(async move {
+            if reading.await {
+                if passing.is_under_way() || connection.is_full() {
+                    connection.is_ahead_of_the_request();
+                }
+                pool.give_back(connection, Instant::now());
+            }
+        });
+        Self {
+            source: Source::Ahead(ahead),
+            is_over: false,
+            exchange,
+            lease,
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AheadError>>> {
+        match &mut self.source {
+            Source::App(incoming, _) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(AheadError::App)))
+            }
+            Source::Ahead(ahead) => ahead.poll_frame(cx),
         }
     }
 
@@ -262,8 +139,7 @@ impl Download {
             self.exchange.is_cut();
             return Poll::Ready(Some(Err(BodyError::Cut)));
         }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        Poll::Ready(match frame {
+        Poll::Ready(match ready!(self.poll_source(cx)) {
             None => {
                 self.is_over = true;
                 None
@@ -273,20 +149,41 @@ impl Download {
                 self.exchange.passed(frame.data_ref().map_or(0, Bytes::len));
                 Some(Ok(trailers::settle(frame, trailers::may_end_response)))
             }
-            Some(Err(error)) => {
+            Some(Err(AheadError::App(error))) => {
                 self.exchange.app_died_mid_response(&error);
                 Some(Err(BodyError::App(error)))
             }
+            Some(Err(AheadError::File(error))) => {
+                tracing::error!(%error, "an answer is lost with the file of the buffers: {error}");
+                self.exchange.buffer_is_lost();
+                Some(Err(BodyError::File(error)))
+            }
         })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::App(incoming, _) => incoming.is_end_stream(),
+            Source::Ahead(ahead) => ahead.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::App(incoming, _) => incoming.size_hint(),
+            Source::Ahead(ahead) => ahead.size_hint(),
+        }
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if self.is_over || self.incoming.is_end_stream() {
+        if self.is_over || self.is_end_stream() {
             self.exchange.is_whole();
-            if let Some(connection) = self.connection.take() {
-                if self.exchange.is_uploading() || connection.is_full() {
+            if let Source::App(_, connection) = &mut self.source
+                && let Some(connection) = connection.take()
+            {
+                if self.exchange.passing().is_under_way() || connection.is_full() {
                     connection.is_ahead_of_the_request();
                 }
                 self.lease.pool().give_back(connection, self.exchange.now());
@@ -319,7 +216,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body, _) => body.0.is_none(),
-            Self::App(download) => download.incoming.is_end_stream(),
+            Self::App(download) => download.is_end_stream(),
         }
     }
 
@@ -329,7 +226,7 @@ impl Body for ResponseBody {
                 let bytes = body.0.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(bytes).unwrap_or(0))
             }
-            Self::App(download) => download.incoming.size_hint(),
+            Self::App(download) => download.size_hint(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The account of one request: opened when its head is whole, closed by drop, whatever happens.
 
 use super::access::Account;
+use super::body::Passing;
 use super::lane::Lane;
 use super::live::Lease;
 use super::progress::{Progress, Upload};
@@ -14,6 +15,9 @@ use tokio::time::Instant;
 
 /// The cause of what the app began to answer and did not finish.
 const DIED_MID_RESPONSE: &str = "app_died_mid_response";
+
+/// The cause of an answer that was here, in a file that cannot be read.
+const BUFFER_LOST: &str = "buffer_lost";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -34,6 +38,7 @@ pub(super) struct Exchange {
     outcome: Outcome,
     /// Where it went last.
     generation: Option<GenerationId>,
+    passing: Rc<Passing>,
     /// For the access log, if there is one.
     account: Option<Box<Account>>,
 }
@@ -50,6 +55,7 @@ impl Exchange {
             status: None,
             outcome: Outcome::Unfinished,
             generation: None,
+            passing: Rc::default(),
             account: None,
         }
     }
@@ -92,9 +98,14 @@ impl Exchange {
         self.progress.now()
     }
 
-    /// The body of the request is not yet with the app.
+    /// The client is still sending the body of the request.
     pub(super) fn is_uploading(&self) -> bool {
         self.progress.upload() == Upload::Open
+    }
+
+    /// The body of the request on its way to the app.
+    pub(super) fn passing(&self) -> &Rc<Passing> {
+        &self.passing
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -141,6 +152,10 @@ impl Exchange {
     pub(super) fn app_died_mid_response(&mut self, error: &hyper::Error) {
         tracing::debug!(%error, "the app's response broke off");
         self.outcome = Outcome::Lost(DIED_MID_RESPONSE);
+    }
+
+    pub(super) fn buffer_is_lost(&mut self) {
+        self.outcome = Outcome::Lost(BUFFER_LOST);
     }
 }
 

@@ -176,6 +176,17 @@ pub(super) fn expects_continue(head: &Parts, body: BodyKind) -> bool {
         && head.headers.get(EXPECT).is_some_and(is_expected)
 }
 
+/// The body of a request is here, `bytes` of it if that is all: whoever waits for a 100 has it, and the app is
+/// told a length in place of chunks, which not all servers read.
+pub(super) fn is_collected(headers: &mut HeaderMap, bytes: Option<u64>) {
+    headers.remove(EXPECT);
+    if let Some(bytes) = bytes
+        && headers.remove(TRANSFER_ENCODING).is_some()
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+}
+
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyKind {

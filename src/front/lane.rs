@@ -9,6 +9,7 @@ pub(super) use thread::LaneThread;
 
 use super::access::{AccessLog, Lines};
 use super::addresses::Addresses;
+use super::buffer::Spool;
 use super::connection;
 use super::forwarded::RequestIds;
 use super::introduction::Introduced;
@@ -156,6 +157,7 @@ pub(super) struct Lane {
     news: Rc<Notify>,
     events: mpsc::Sender<Event>,
     request_ids: RequestIds,
+    spool: Arc<Spool>,
     app_tasks: TaskTracker,
     client_tasks: TaskTracker,
 }
@@ -165,7 +167,7 @@ impl Lane {
         (share, lanes): (Share, usize),
         settings: &FrontSettings,
         (addresses, stdout): (Arc<Addresses>, Option<Lines>),
-        slots: Slots,
+        (slots, spool): (Slots, Arc<Spool>),
         events: mpsc::Sender<Event>,
     ) -> Rc<Self> {
         let news = Rc::new(Notify::new());
@@ -200,6 +202,7 @@ impl Lane {
             news,
             events,
             request_ids: RequestIds::new(),
+            spool,
             app_tasks: TaskTracker::new(),
             client_tasks: TaskTracker::new(),
         })
@@ -237,6 +240,11 @@ impl Lane {
 
     pub(super) fn request_ids(&self) -> &RequestIds {
         &self.request_ids
+    }
+
+    /// Where buffers keep what does not fit into memory.
+    pub(super) fn spool(&self) -> &Arc<Spool> {
+        &self.spool
     }
 
     /// Owns the connections to the app.

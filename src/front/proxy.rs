@@ -3,6 +3,7 @@
 
 use super::access::Account;
 use super::body::{Download, Go, OwnBody, RequestBody, ResponseBody, UploadFault};
+use super::buffer::Buffer;
 use super::exchange::Exchange;
 use super::forwarded::{Origin, REQUEST_ID};
 use super::head::{self, BodyKind, Framing, Wish};
@@ -16,7 +17,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -108,7 +109,8 @@ pub(super) async fn answer(
             client.progress.set_ends_by_close(ends_by_close);
 
             client.progress.app_answered(lease.cut_mark());
-            let mut response = pass_on(is_connect, response, (connection, lease), exchange);
+            let mut response =
+                pass_on(&client, is_connect, response, (connection, lease), exchange);
             if ends_by_close {
                 // Of HTTP/1.1, hyper says keep-alive, which this client may have asked for.
                 *response.version_mut() = Version::HTTP_10;
@@ -146,6 +148,7 @@ fn refuse(
 }
 
 fn pass_on(
+    client: &Client,
     is_connect: bool,
     response: Response<Incoming>,
     (connection, lease): (AppConnection, Lease),
@@ -163,7 +166,12 @@ fn pass_on(
     head.version = Version::HTTP_11;
     exchange.answered(head.status);
     tracing::debug!(http.status = head.status.as_u16(), generation = %lease.generation(), "response");
-    let body = Download::new(incoming, connection, exchange, lease);
+    let is_ahead = client.lane.http().buffer_responses > 0 && !incoming.is_end_stream();
+    let body = if is_ahead {
+        Download::ahead(&client.lane, incoming, connection, exchange, lease)
+    } else {
+        Download::new(incoming, connection, exchange, lease)
+    };
     Response::from_parts(head, ResponseBody::App(Box::new(body)))
 }
 
@@ -208,11 +216,10 @@ async fn forward(
         (false, None) => BodyKind::Chunked,
     };
     let go = head::expects_continue(&head, kind).then(|| Arc::new(Go::default()));
-    let fault = Rc::new(Cell::new(UploadFault::None));
-    let body = RequestBody::new(
+    let mut body = RequestBody::new(
         incoming,
         &client.progress,
-        &fault,
+        exchange.passing(),
         http.body_bytes_max,
         go.clone(),
     );
@@ -227,22 +234,34 @@ async fn forward(
     }
     let wish = head::prepare_request(&mut head, kind)?;
     client.origin.describe(&mut head.headers);
+    let is_collected = http.buffer_requests > 0 && wish == Wish::Response;
+    if is_collected && kind != BodyKind::Empty {
+        collect(client, &mut body, &mut head).await?;
+    }
     let mut request = Request::from_parts(head, body);
-    if let Some(go) = go {
+    if let Some(go) = go.filter(|_| !is_collected) {
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {
                 go.give();
             }
         });
     }
-    send(client, (request, wish), &fault, exchange).await
+    send(client, (request, wish), exchange).await
+}
+
+/// So that no worker waits for a client that sends slowly.
+async fn collect(client: &Client, body: &mut RequestBody, head: &mut Parts) -> Result<(), Refusal> {
+    let buffer = Buffer::new(client.lane.http().buffer_requests, client.lane.spool());
+    let collected = body.collect(buffer).await;
+    collected.map_err(|fault| lost(fault, false))?;
+    head::is_collected(&mut head.headers, body.collected_bytes());
+    Ok(())
 }
 
 /// Until answered, lost or refused. `hold` limits only the time in which nothing was sent.
 async fn send(
     client: &Client,
     (mut request, wish): (Request<RequestBody>, Wish),
-    fault: &Cell<UploadFault>,
     exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, AppConnection, Lease), Refusal> {
     // The connection goes with the tunnel; and a pooled one that the app just closes would lose a
@@ -253,7 +272,8 @@ async fn send(
     };
     let mut can_send_again = wish == Wish::Response && is_repeatable(&request);
     let mut wait = Wait {
-        hold_ends: exchange.started() + client.lane.http().hold,
+        // Not from its head on: it may have been collected since.
+        hold_ends: client.progress.now() + client.lane.http().hold,
         avoided: Vec::new(),
         was_held: false,
     };
@@ -286,7 +306,7 @@ async fn send(
                     wait.hold_ends = Instant::now() + patience;
                     request = spare;
                 }
-                Some(_) | None => return Err(lost(fault.get(), is_malformed)),
+                Some(_) | None => return Err(lost(exchange.passing().fault(), is_malformed)),
             },
             Attempt::Refused(refusal) => return Err(refusal),
         }

@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(documented("gapless_refusals_total"), refused);
         let mut lost: BTreeSet<_> = Refusal::ALL.into_iter().filter_map(Refusal::lost).collect();
         // Those of requests that were answered in part, and of fronts.
-        lost.extend(["app_died_mid_response", "front_died"]);
+        lost.extend(["app_died_mid_response", "front_died", "buffer_lost"]);
         assert_eq!(documented("gapless_requests_lost_total"), lost);
     }
 

@@ -2,8 +2,8 @@
 
 mod recent;
 
-pub(super) use recent::Recent;
 use recent::Counted;
+pub(super) use recent::Recent;
 
 use super::admin::Health;
 use super::crew::Crew;

@@ -2,7 +2,7 @@
 
 use gapless::config::{AccessConfig, AccessWanted, HttpConfig};
 use gapless::front::trustee::Trustee;
-use gapless::front::{self, FrontError, FrontFds, Listening};
+use gapless::front::{self, FrontError, FrontFds, Listening, Spool};
 use gapless::id::{FrontId, GenerationId, Slot};
 use gapless::link::{
     self, Backend, Cell, Endpoint, FromFront, FrontSettings, KeeperEnd, Orphaned, Report, Target,
@@ -55,6 +55,8 @@ pub fn http() -> HttpConfig {
         head_bytes_max: 16 * 1024,
         headers_max: 100,
         body_bytes_max: 8 * 1024 * 1024,
+        buffer_requests: 0,
+        buffer_responses: 0,
         trusted_proxies: Vec::new(),
         proxy_protocol: gapless::config::ProxyProtocol::Off,
         retry_after_seconds: 3,
@@ -100,6 +102,7 @@ impl Front {
             .map(|probe| probe.local_addr().unwrap())
             .collect();
         let (keeper, front) = link::pair().unwrap();
+        let spool = Spool::open(http.buffer_requests.max(http.buffer_responses)).unwrap();
         let settings = FrontSettings {
             name: "test".into(),
             id: FrontId(1),
@@ -119,6 +122,7 @@ impl Front {
             }],
             probes: probes.into_iter().map(OwnedFd::from).collect(),
             trustee: Trustee::default(),
+            spool,
         };
         let thread = std::thread::spawn(move || front::run(fds, settings, None));
         let mut front = Self {

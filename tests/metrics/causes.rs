@@ -3,11 +3,12 @@
 use crate::connections::expect_closed;
 use crate::requests::booting;
 use crate::world::service::{SOON, Service};
-use crate::world::{eventually, process, version};
+use crate::world::{eventually, process, skip, version};
 use crate::{QUICK, front, get, head, post, send};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 #[test]
 fn what_a_client_does_wrong_is_refused_by_its_cause_and_no_loss() {
@@ -53,6 +54,15 @@ fn an_app_that_is_a_proxy_is_asked_for_a_host_and_a_port_only() {
     service.until("refusals_total", &[("cause", "bad_connect")], 1.0);
 }
 
+/// The path of the worker's, which is free now.
+fn remove_socket(service: &Service) -> String {
+    let endpoint = service.status().generations[0].workers[0].endpoint.clone();
+    let endpoint = endpoint.unwrap();
+    let socket = endpoint.strip_prefix("unix:").unwrap_or(&endpoint);
+    std::fs::remove_file(socket).unwrap();
+    socket.to_owned()
+}
+
 /// Takes the place of the worker: its socket, and whoever comes there. The first of them gets this
 /// answer, and nothing follows.
 fn answer_instead(listener: &UnixListener, answer: &str) {
@@ -79,10 +89,7 @@ fn what_the_app_does_wrong_is_a_loss_by_its_cause() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
     };
     lost(&get("/hang"), "504");
-    let endpoint = service.status().generations[0].workers[0].endpoint.clone();
-    let endpoint = endpoint.unwrap();
-    let socket = endpoint.strip_prefix("unix:").unwrap_or(&endpoint);
-    std::fs::remove_file(socket).unwrap();
+    let socket = remove_socket(&service);
     lost(&get("/"), "502");
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::scope(|scope| {
@@ -151,4 +158,45 @@ fn what_gapless_or_its_administrator_does_is_a_loss_by_its_cause() {
     service.until("requests_in_flight", &[], 1.0);
     process::end(front(&service), Signal::KILL);
     service.until("requests_lost_total", &[("cause", "front_died")], 1.0);
+}
+
+/// The file in which the front keeps what its buffers hold: it has no name.
+fn spool(service: &Service) -> PathBuf {
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", front(service))).unwrap();
+    let is_spool = |fd: &PathBuf| {
+        let target = std::fs::read_link(fd).unwrap_or_default();
+        let target = target.to_string_lossy().into_owned();
+        target.starts_with('/') && target.ends_with(" (deleted)") && !target.contains("memfd:")
+    };
+    fds.map(|fd| fd.unwrap().path()).find(is_spool).unwrap()
+}
+
+#[test]
+fn an_answer_whose_buffer_cannot_be_read_is_a_loss_by_a_cause_of_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root may spoil a file of a front");
+    }
+    let unix = format!("{QUICK}\nlisten = \"unix\"");
+    let service = Service::probe(
+        &version("v1").with("LISTEN", "unix"),
+        &unix,
+        "[http]\nlanes = 1\nbuffer_responses = \"64MiB\"",
+    );
+    let listener = UnixListener::bind(remove_socket(&service)).unwrap();
+    // More than the sockets hold.
+    let body = "z".repeat(30_000_000);
+    let length = body.len();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+    let mut client = post(&service, &get("/"));
+    // All of it is with the front.
+    answer_instead(&listener, &answer);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(spool(&service));
+    file.unwrap().set_len(0).unwrap();
+    let mut came = Vec::new();
+    drop(client.read_to_end(&mut came));
+    assert!(came.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(came.len() < length, "{} bytes", came.len());
+    service.until("requests_lost_total", &[("cause", "buffer_lost")], 1.0);
 }

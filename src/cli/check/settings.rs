@@ -119,6 +119,8 @@ fn of_http(http: &HttpConfig) -> Settings {
         ("[http] head_bytes_max", size(head_bytes_max)),
         ("[http] headers_max", http.headers_max.to_string()),
         ("[http] body_bytes_max", size(http.body_bytes_max)),
+        ("[http] buffer_requests", size(http.buffer_requests)),
+        ("[http] buffer_responses", size(http.buffer_responses)),
         ("[http] trusted_proxies", or_none(&proxies)),
         ("[http] proxy_protocol", proxy_protocol.to_owned()),
         ("[http] retry_after", duration(retry_after)),

@@ -54,6 +54,12 @@ impl Meaning<'_> {
             upgrade_drain: self.optional(http.upgrade_drain, &(SECOND..=WEEK), AsDuration),
             head_bytes_max: usize::try_from(head_bytes_max).unwrap_or(default.head_bytes_max),
             headers_max: usize::try_from(headers_max).unwrap_or(default.headers_max),
+            buffer_requests: self.size(http.buffer_requests, 0..=1 << 30, default.buffer_requests),
+            buffer_responses: self.size(
+                http.buffer_responses,
+                0..=1 << 30,
+                default.buffer_responses,
+            ),
             body_bytes_max: self.size(http.body_bytes_max, 0..=1 << 40, default.body_bytes_max),
             proxy_protocol: self.proxy_protocol(http.proxy_protocol, &trusted_proxies),
             trusted_proxies,

@@ -5,6 +5,7 @@ use super::super::access::Lines;
 use super::super::{FrontError, Listening};
 use super::{Event, Lane, Order};
 use crate::front::addresses::Addresses;
+use crate::front::buffer::Spool;
 use crate::front::share::Share;
 use crate::front::trustee::Slots;
 use crate::link::FrontSettings;
@@ -33,7 +34,7 @@ impl LaneThread {
         settings: &FrontSettings,
         listeners: &[Listening],
         probes: Vec<OwnedFd>,
-        (stdout, slots): (Option<&Lines>, Slots),
+        (stdout, slots, spool): (Option<&Lines>, Slots, &Arc<Spool>),
         events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Self>, FrontError> {
         let lanes = probes.len();
@@ -44,7 +45,8 @@ impl LaneThread {
             let (settings, events) = (settings.clone(), events.clone());
             let name = format!("lane-{}", share.lane());
             let shared = (Arc::clone(&addresses), stdout.cloned());
-            let lane = move || Lane::new((share, lanes), &settings, shared, slots, events);
+            let kept = (slots, Arc::clone(spool));
+            let lane = move || Lane::new((share, lanes), &settings, shared, kept, events);
             Self::start(name, lane, (copies, probe))
         });
         started.collect()

@@ -89,10 +89,7 @@ impl Recent {
             self.of = live;
             self.samples.clear();
         }
-        let is_due = self
-            .samples
-            .back()
-            .is_none_or(|(at, _)| now - *at >= APART);
+        let is_due = self.samples.back().is_none_or(|(at, _)| now - *at >= APART);
         let Some(live) = live.filter(|_| is_due) else {
             return;
         };
