@@ -60,9 +60,10 @@ test-apps: ## the apps of examples/ on their real runtimes, which it downloads o
 	@tests/world/need.sh
 	$(CARGO) test --locked --test runtimes -- --include-ignored --nocapture
 
-test-long: ## all tests in their long forms
+test-long: ## all tests in their long forms, and make fuzz with SECONDS=60
 	@tests/world/need.sh
 	GAPLESS_LONG=1 $(CARGO) test --locked --no-fail-fast
+	@tests/fuzz/run.sh $(or $(SECONDS),60)
 
 fuzz: ## every parser against what nobody would write, SECONDS=10 each
 	@tests/fuzz/run.sh $(or $(SECONDS),10)

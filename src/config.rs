@@ -7,7 +7,7 @@
 mod access;
 mod defaults;
 mod ending;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod level;
 mod load;

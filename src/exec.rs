@@ -6,6 +6,8 @@
 //! path ends in exec or in one line on stderr and an exit code.
 
 pub mod cage;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod relay;
 mod terminal;
 

@@ -16,7 +16,7 @@ mod connection;
 mod descriptors;
 mod exchange;
 mod forwarded;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod guard;
 mod head;

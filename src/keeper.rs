@@ -17,7 +17,7 @@ pub mod deposits;
 pub mod diagnosis;
 pub mod errand;
 pub mod fronts;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod happening;
 pub mod health;

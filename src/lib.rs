@@ -37,6 +37,8 @@ pub mod link;
 pub mod poll;
 #[cfg(feature = "server")]
 pub mod release;
+#[cfg(all(test, feature = "server"))]
+mod replay;
 pub mod state;
 #[cfg(feature = "server")]
 pub mod steps;

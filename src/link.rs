@@ -5,6 +5,8 @@
 //! version, so nothing here may depend on the other end's memory: every message says a whole state
 //! (the cell, the leases), never a difference.
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod histogram;
 pub mod message;
 pub mod seqpacket;

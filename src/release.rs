@@ -4,6 +4,8 @@
 //! leaves a store from which the next start serves something that was healthy once.
 
 pub mod detection;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod id;
 pub mod lock;
 pub mod manifest;

@@ -1,13 +1,27 @@
 //! What the fuzzer of gapless.toml calls; see tests/fuzz.
 
+use super::ConfigSource;
 use super::load::parse;
-use super::{ConfigError, ConfigSource};
 
-/// Reads `text` as the file. The configuration that comes out is kept to itself: only the way there
-/// is of interest, and that what is wrong can be shown.
+/// gapless.toml: read, or refused with problems that can be shown.
 ///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn read(text: &str) -> Result<(), ConfigError> {
-    parse(text, &ConfigSource::default()).map(drop)
+/// # Panics
+/// When they cannot.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Err(error) = parse(text, &ConfigSource::default()) {
+        assert!(!format!("{error:?}").is_empty(), "nothing is shown");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::replay::corpus;
+
+    #[test]
+    fn what_was_found_stays_found() {
+        corpus("config", super::config);
+    }
 }

@@ -1,5 +1,11 @@
 //! What the fuzzers of the front's parsers call; see tests/fuzz.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "it finds by panicking"
+)]
+
 use super::claims;
 use super::forwarded::{Origin, RequestIds};
 use super::guard::{Guard, Verdict};
@@ -9,14 +15,18 @@ use super::stream::Peer;
 use super::tunnel::frames::Frames;
 use crate::link::seqpacket::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use std::fs::File;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
-/// Fields of a request, as `name: value` lines, from a client that is trusted or not.
+/// A byte that says whether the client is trusted, and fields of its request, as `name: value` lines.
 ///
 /// # Panics
 /// When one that is not trusted tells the app who it is.
-pub fn forwarded(fields: &[u8], is_trusted: bool) {
+pub fn forwarded(input: &[u8]) {
+    let (first, fields) = input.split_first().unwrap_or((&0, &[]));
+    let is_trusted = first % 2 == 1;
     let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let trusted = if is_trusted { vec![ip.into()] } else { vec![] };
     // So that all four are tried.
@@ -63,14 +73,17 @@ fn headers(fields: &[u8]) -> HeaderMap {
     headers
 }
 
-/// A message of a parcel with these fds.
+/// A byte that says how many fds came, and a message of a parcel with them.
 ///
 /// # Panics
-/// When it gives more or fewer connections than it had fds.
-pub fn unpack(bytes: Vec<u8>, fds: Vec<OwnedFd>) {
+/// When it gives more or fewer connections than it had fds; or /dev/null cannot be opened.
+pub fn parcel(input: &[u8]) {
+    let (first, bytes) = input.split_first().unwrap_or((&0, &[]));
+    let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null opens"));
+    let fds: Vec<_> = iter::repeat_with(null).take((first % 4).into()).collect();
     let announced = fds.len();
     if let Ok(unpacked) = parcel::unpack(Incoming {
-        bytes,
+        bytes: bytes.to_vec(),
         fds,
         is_cut_off: false,
     }) {
@@ -78,12 +91,13 @@ pub fn unpack(bytes: Vec<u8>, fds: Vec<OwnedFd>) {
     }
 }
 
-/// The bytes of a WebSocket.
+/// A byte that says where to cut, and the bytes of a WebSocket.
 ///
 /// # Panics
 /// When it matters how they were cut into pieces.
-pub fn frames(bytes: &[u8], cut: usize) {
-    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+pub fn frames(input: &[u8]) {
+    let (cut, bytes) = input.split_first().unwrap_or((&0, &[]));
+    let (first, second) = bytes.split_at(bytes.len().min((*cut).into()));
     let mut whole = Frames::default();
     whole.pass(bytes);
     let mut pieces = Frames::default();
@@ -109,13 +123,14 @@ pub fn proxy_header(bytes: &[u8]) {
     }
 }
 
-/// The bytes of a client's requests.
+/// Two bytes that say where to cut, and the bytes of a client's requests.
 ///
 /// # Panics
 /// When what has a fault depends on how they were cut into pieces, or the end of a line passes in
 /// one cut and not in the other.
-pub fn requests(bytes: &[u8], cut: usize) {
-    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+pub fn requests(input: &[u8]) {
+    let (cut, bytes) = input.split_first_chunk().unwrap_or((&[0; 2], &[]));
+    let (first, second) = bytes.split_at(bytes.len().min(u16::from_le_bytes(*cut).into()));
     let (whole, pieces) = (passing(&[bytes]), passing(&[first, second]));
     if !bytes.is_ascii() {
         // A character that is cut is encoded, one that is not is none of the guard's business.
@@ -159,4 +174,18 @@ fn passing(pieces: &[&[u8]]) -> (Vec<u8>, bool) {
         }
     }
     (passed, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::replay::corpus;
+
+    #[test]
+    fn what_was_found_stays_found() {
+        corpus("forwarded", super::forwarded);
+        corpus("frames", super::frames);
+        corpus("parcel", super::parcel);
+        corpus("proxy_header", super::proxy_header);
+        corpus("requests", super::requests);
+    }
 }

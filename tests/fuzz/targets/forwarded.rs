@@ -2,6 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
-    gapless::front::fuzzing::forwarded(input.1, input.0);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless::front::fuzzing::forwarded(bytes));

@@ -2,6 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| {
-    gapless::front::fuzzing::frames(input.1, input.0.into());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless::front::fuzzing::frames(bytes));

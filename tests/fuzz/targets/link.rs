@@ -2,16 +2,4 @@
 
 #![no_main]
 
-use gapless::link::{FromFront, FrontSettings, ToFront};
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if let Ok(message) = serde_json::from_slice::<ToFront>(bytes) {
-        let again = serde_json::to_vec(&message).unwrap();
-        assert_eq!(message, serde_json::from_slice(&again).unwrap());
-    }
-    if let Ok(message) = serde_json::from_slice::<FromFront>(bytes) {
-        let again = serde_json::to_vec(&message).unwrap();
-        assert_eq!(message, serde_json::from_slice(&again).unwrap());
-    }
-    drop(serde_json::from_slice::<FrontSettings>(bytes));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless::link::fuzzing::link(bytes));

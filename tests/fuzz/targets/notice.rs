@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|datagram: &[u8]| gapless::keeper::fuzzing::notice(datagram));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless::keeper::fuzzing::notice(bytes));

@@ -2,6 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: (u16, &[u8])| {
-    gapless::front::fuzzing::requests(input.1, input.0.into());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless::front::fuzzing::requests(bytes));
