@@ -351,9 +351,12 @@ fn the_state_of_the_first_format_is_understood() {
     let file = StateFile::create("gapless-test").unwrap();
     file.save(&written).unwrap();
     let remembered: Remembered = file.load().unwrap().unwrap();
-    assert_eq!(remembered.plan.live().unwrap().id.0, 1);
-    assert_eq!((remembered.fronts.len(), remembered.crews.len()), (1, 1));
-    assert_eq!(remembered.upgrade, None);
+    assert_eq!(remembered.memory.plan.live().unwrap().id.0, 1);
+    assert_eq!(
+        (remembered.owned.fronts.len(), remembered.owned.crews.len()),
+        (1, 1)
+    );
+    assert_eq!(remembered.memory.upgrade, None);
 }
 
 #[test]

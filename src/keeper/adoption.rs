@@ -19,7 +19,8 @@ use crate::state::StateFile;
 use crate::systemd::given::{self, Given};
 use crate::systemd::message_id;
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
@@ -29,20 +30,27 @@ use std::time::Duration;
 /// normal keeper again.
 pub const RELEASE_HOLDS: Duration = Duration::from_mins(1);
 
-/// All that the next keeper must know. Fields are only ever added, with defaults, so that an older
-/// gapless understands a newer state and the other way round.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// All that the next keeper must know: one JSON object, in which older versions find what they know.
+#[derive(Clone, Debug, Serialize)]
 pub struct Remembered {
+    /// The keeper's own facts.
+    #[serde(flatten)]
+    pub memory: Memory,
+    /// What others of its parts know.
+    #[serde(flatten)]
+    pub owned: Owned,
+}
+
+/// Plain facts that outlive a keeper. A new one is a line here, with a default: an older gapless wrote none
+/// down, and understands a newer state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Memory {
     /// Every decision so far.
     pub plan: Plan,
     /// What runs, by the number that the plan knows it by.
     pub releases: BTreeMap<u64, Release>,
     /// The next such number.
     pub next_release: u64,
-    /// What the lanes serve from.
-    pub cell: Cell,
-    /// The number of the next front.
-    pub next_front: u64,
     /// What fronts are born with.
     pub http: HttpConfig,
     /// As RUST_LOG.
@@ -50,16 +58,7 @@ pub struct Remembered {
     /// Which requests new fronts log.
     #[serde(default)]
     pub access: AccessConfig,
-    /// Workers.
-    pub crews: Vec<RememberedCrew>,
-    /// Fronts.
-    pub fronts: Vec<RememberedFront>,
-    /// Fronts that are gone, and whose connections wait for the next.
-    #[serde(default)]
-    pub estates: Vec<FrontId>,
-    /// Counters of the fronts that are gone.
-    pub totals: Totals,
-    /// The unit was being restarted.
+    /// The unit is being restarted: at SIGTERM, leave everything to the next keeper.
     pub released: Option<Moment>,
     /// What became of the newest request for a generation.
     #[serde(default)]
@@ -76,9 +75,58 @@ pub struct Remembered {
     /// The newest upgrade.
     #[serde(default)]
     pub upgrade: Option<Upgrade>,
+}
+
+/// What the fronts, the crews and the deposits leave to those of the next keeper.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Owned {
+    /// What the lanes serve from.
+    pub cell: Cell,
+    /// The number of the next front.
+    pub next_front: u64,
+    /// Workers.
+    pub crews: Vec<RememberedCrew>,
+    /// Fronts.
+    pub fronts: Vec<RememberedFront>,
+    /// Fronts that are gone, and whose connections wait for the next.
+    #[serde(default)]
+    pub estates: Vec<FrontId>,
+    /// Counters of the fronts that are gone.
+    pub totals: Totals,
     /// What is to be known of the app's kept fds.
     #[serde(default)]
     pub deposits: RememberedDeposits,
+}
+
+impl Memory {
+    /// Of the first keeper.
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            releases: BTreeMap::new(),
+            next_release: 1,
+            http: HttpConfig::default(),
+            log_level: "info".into(),
+            access: AccessConfig::default(),
+            released: None,
+            last_outcome: None,
+            milestone: None,
+            standing: Standing::default(),
+            unlimited: None,
+            upgrade: None,
+        }
+    }
+}
+
+/// Each takes its own fields. Not by serde's flatten, which cannot read the numbers that are keys of maps.
+impl<'de> Deserialize<'de> for Remembered {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let all = serde_json::Value::deserialize(from)?;
+        Ok(Self {
+            memory: Memory::deserialize(&all).map_err(D::Error::custom)?,
+            owned: Owned::deserialize(&all).map_err(D::Error::custom)?,
+        })
+    }
 }
 
 /// What systemd passed, sorted.
@@ -198,4 +246,57 @@ pub fn forget<'a>(fronts: &Fronts, crews: impl Iterator<Item = &'a Crew>) {
     stored::forget(stored::LISTENER);
     stored::forget(stored::STATE);
     stored::forget(IMAGE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Target;
+    use serde_json::json;
+
+    fn remembered() -> Remembered {
+        Remembered {
+            memory: Memory::new(Plan::new(7, 1)),
+            owned: Owned {
+                cell: Cell {
+                    seq: 5,
+                    target: Target::Hold,
+                    is_bare: false,
+                },
+                next_front: 3,
+                crews: Vec::new(),
+                fronts: Vec::new(),
+                estates: vec![FrontId(2)],
+                totals: Totals::default(),
+                deposits: RememberedDeposits::default(),
+            },
+        }
+    }
+
+    #[test]
+    fn the_state_is_one_object_as_version_0_1_0_wrote_it() {
+        let written = serde_json::to_value(remembered()).unwrap();
+        for key in ["plan", "releases", "cell", "crews", "totals", "next_front"] {
+            assert!(written.get(key).is_some(), "{key} in {written}");
+        }
+        let read: Remembered = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), written);
+    }
+
+    #[test]
+    fn what_an_older_version_did_not_write_has_a_default_and_what_a_later_one_adds_is_passed_over()
+    {
+        let mut written = serde_json::to_value(remembered()).unwrap();
+        let fields = written.as_object_mut().unwrap();
+        for key in ["access", "standing", "upgrade", "estates", "deposits"] {
+            assert!(fields.remove(key).is_some(), "{key}");
+        }
+        fields.insert("of_tomorrow".into(), json!({"1": [2]}));
+        let bytes = serde_json::to_vec(&written).unwrap();
+        let read: Remembered = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read.owned.next_front, 3);
+        written.as_object_mut().unwrap().remove("plan");
+        let lacking: Result<Remembered, _> = serde_json::from_value::<Remembered>(written);
+        assert!(lacking.unwrap_err().to_string().contains("plan"));
+    }
 }

@@ -37,7 +37,7 @@ impl Keeper {
 
     /// Keeps what the state of the app is told by.
     pub(super) fn look_at_recent(&mut self) {
-        let live = self.plan.live().map(|live| live.id);
+        let live = self.memory.plan.live().map(|live| live.id);
         let fronts = &self.fronts;
         self.recent
             .look(now(), live, |live| Counted::of(&fronts.counters(), live));
@@ -45,13 +45,13 @@ impl Keeper {
 
     /// With the reason where it is not in the summary.
     fn state(&self, totals: &Totals) -> (AppState, Option<String>) {
-        match (self.plan.aim(), self.plan.live()) {
+        match (self.memory.plan.aim(), self.memory.plan.live()) {
             (Aim::Refuse, _) => (AppState::Failing, None),
             (Aim::Live(_), Some(live)) => {
                 let counted = Counted::of(totals, live.id);
                 match self.recent.trouble(now(), counted) {
                     Some((state, why)) => (state, Some(why)),
-                    None if self.plan.is_degraded() => (AppState::Degraded, None),
+                    None if self.memory.plan.is_degraded() => (AppState::Degraded, None),
                     None => (AppState::Healthy, None),
                 }
             }
@@ -62,7 +62,7 @@ impl Keeper {
 
     /// That every try fails is said once, and once that it is over.
     pub(super) fn say_degraded(&mut self) {
-        let is_degraded = self.plan.is_degraded() && !self.plan.is_stopping();
+        let is_degraded = self.memory.plan.is_degraded() && !self.memory.plan.is_stopping();
         if is_degraded == self.is_told_degraded {
             if is_degraded && self.degraded.is_none() {
                 self.degraded = Some(self.sentence());
@@ -75,14 +75,14 @@ impl Keeper {
             let sentence = self.sentence();
             tracing::error!(name: message_id::DEGRADED.name, "{sentence}");
             self.degraded = Some(sentence);
-        } else if !self.plan.is_stopping() {
+        } else if !self.memory.plan.is_stopping() {
             tracing::info!(name: message_id::HEALED.name, "no longer degraded: {}", self.sentence());
         }
     }
 
     /// One true sentence.
     fn sentence(&self) -> String {
-        if self.plan.is_stopping() {
+        if self.memory.plan.is_stopping() {
             return "Stopping: finishing requests".into();
         }
         if let Some(sentence) = &self.degraded {
@@ -91,7 +91,7 @@ impl Keeper {
         if self.is_bare() {
             return format!("Nothing is deployed yet; next: {}", self.deploy_command());
         }
-        if self.plan.is_degraded() {
+        if self.memory.plan.is_degraded() {
             return format!(
                 "Degraded, trying again less and less often: {}",
                 self.serving()
@@ -101,16 +101,20 @@ impl Keeper {
     }
 
     fn cage(&self) -> Option<Cage> {
-        let live = self.plan.live().and_then(|live| self.crews.get(&live.id));
+        let live = self
+            .memory
+            .plan
+            .live()
+            .and_then(|live| self.crews.get(&live.id));
         let is_off = live.is_some_and(|crew| !crew.release.app.landlock);
         let cage = if is_off { Cage::Off } else { cage::possible() };
         (!self.yard.is_foreground).then_some(cage)
     }
 
     fn serving(&self) -> String {
-        let serving = match self.plan.aim() {
+        let serving = match self.memory.plan.aim() {
             Aim::Live(id) => {
-                let live = self.plan.generation(id);
+                let live = self.memory.plan.generation(id);
                 let workers = live.map_or(0, |live| live.terms.workers);
                 let well = live.map_or(0, Generation::well);
                 if u32::try_from(well).is_ok_and(|well| well >= workers) {
@@ -123,19 +127,24 @@ impl Keeper {
             Aim::Refuse => "Nothing is live, requests get 503".into(),
         };
         let coming = self
+            .memory
             .plan
             .coming()
             .map(|coming| format!("; starting {}{}", coming.id, self.lateness(coming.id)));
         let drained = self
             .is_drained()
             .then(|| "; drained, /readyz says 503".to_owned());
-        let held = self.standing.pause.map(|_| {
+        let held = self.memory.standing.pause.map(|_| {
             let app = self.app_option();
             format!("; new requests wait until gapless{app} resume, or until its time is over")
         });
-        let unlimited = self.unlimited.as_ref();
+        let unlimited = self.memory.unlimited.as_ref();
         let unlimited = unlimited.map(|why| format!("; [limits] are not in force: {why}"));
-        let draining = self.plan.generations().filter(|g| g.phase.is_draining());
+        let draining = self
+            .memory
+            .plan
+            .generations()
+            .filter(|g| g.phase.is_draining());
         let draining: Vec<_> = draining.map(|g| g.id.to_string()).collect();
         let draining = (!draining.is_empty())
             .then(|| format!("; finishing requests on {}", draining.join(", ")));
@@ -160,12 +169,12 @@ impl Keeper {
     }
 
     fn is_drained(&self) -> bool {
-        self.standing.drained_since_unix_seconds.is_some()
+        self.memory.standing.drained_since_unix_seconds.is_some()
     }
 
     /// What went wrong with the newest request for a generation, if it did.
     fn failure(&self) -> Option<String> {
-        let outcome = self.last_outcome.as_ref()?;
+        let outcome = self.memory.last_outcome.as_ref()?;
         if outcome.verdict == Verdict::Live {
             return None;
         }
@@ -174,9 +183,10 @@ impl Keeper {
             None => "reload refused".into(),
         };
         let retry = self
+            .memory
             .plan
             .retry_at()
-            .filter(|_| !self.plan.is_degraded())
+            .filter(|_| !self.memory.plan.is_degraded())
             .map(|at| format!(", next try in {:.1} s", (at - now()).as_secs_f64()));
         let cause = outcome.cause.lines().next().unwrap_or_default();
         Some(format!("; {which}: {cause}{}", retry.unwrap_or_default()))
@@ -184,7 +194,11 @@ impl Keeper {
 
     /// How the last worker of a degraded generation died.
     fn death(&self) -> Option<String> {
-        let live = self.plan.live().filter(|_| self.plan.is_degraded())?;
+        let live = self
+            .memory
+            .plan
+            .live()
+            .filter(|_| self.memory.plan.is_degraded())?;
         let cause = self.crews.get(&live.id)?.cause.as_ref()?;
         Some(format!("; {}: {cause}", live.id))
     }
@@ -192,7 +206,7 @@ impl Keeper {
     /// Answer to `GET /healthz` and `GET /readyz`. Over a respawn within its budget, a reload and a
     /// restart of the unit it stays ready: requests are served or held, and none is refused.
     pub(super) fn health(&self) -> Health {
-        let is_stopping = self.plan.is_stopping();
+        let is_stopping = self.memory.plan.is_stopping();
         let is_late = self.lanes_answered.is_none_or(|at| now() - at > LANES_LATE);
         // Once one was live, the next one takes its place; with a fixed port, requests wait for that.
         let is_exchanging = self.fronts.totals.swaps > 0;
@@ -202,7 +216,7 @@ impl Keeper {
             } else {
                 Ok(())
             },
-            ready: match self.plan.aim() {
+            ready: match self.memory.plan.aim() {
                 _ if is_stopping => Err("stopping"),
                 _ if self.is_drained() => Err("drained; gapless undrain ends it"),
                 Aim::Refuse => Err("the app is down, requests get 503"),
@@ -218,7 +232,7 @@ impl Keeper {
 
     /// Answer to `GET /status`.
     pub(super) fn status(&self) -> Status {
-        let live = self.plan.live().map(|live| live.id);
+        let live = self.memory.plan.live().map(|live| live.id);
         let counters = self.fronts.counters();
         let (state, because) = self.state(&counters);
         Status {
@@ -235,20 +249,21 @@ impl Keeper {
                 .flat_map(listeners::status)
                 .collect(),
             generations: self
+                .memory
                 .plan
                 .generations()
                 .map(|g| self.generation_status(g))
                 .collect(),
             fronts: self.fronts.status(),
             requests: counters.requests(),
-            last_outcome: self.last_outcome.clone(),
+            last_outcome: self.memory.last_outcome.clone(),
             limits_obstacle: limits::obstacle(self.own_group())
                 .err()
                 .map(|error| error.to_string()),
-            limits_not_in_force: self.unlimited.clone(),
+            limits_not_in_force: self.memory.unlimited.clone(),
             landlock: self.cage(),
-            last_upgrade: self.upgrade.as_ref().map(|it| it.outcome.clone()),
-            drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
+            last_upgrade: self.memory.upgrade.as_ref().map(|it| it.outcome.clone()),
+            drained_since_unix_seconds: self.memory.standing.drained_since_unix_seconds,
             served_live: live.map(|live| counters.served_by(live)),
             served_before: live.and_then(|live| counters.served_before(live)),
             hold: self.hold_status(),

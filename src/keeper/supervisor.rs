@@ -23,7 +23,7 @@ use deploying::Running;
 use pausing::Quieting;
 use reloading::{Answer, Finishing, Untold, Waiter, Wanted};
 
-use super::adoption::{self};
+use super::adoption::{self, Memory};
 use super::cgroup::OwnGroup;
 use super::changes::WatchError;
 use super::control::Asked;
@@ -35,20 +35,17 @@ use super::happening::Happening;
 use super::lifetime::{Lifetime, SaidOnce};
 use super::listeners::{ListenError, Listener};
 use super::output::OutputError;
-use super::plan::{Event, Moment, Plan};
+use super::plan::{Event, Moment};
 use super::reaper;
-use super::release::Release;
-use super::standing::Standing;
 use super::status::Recent;
 use super::stored;
 use super::strays;
-use super::totals::Milestone;
-use super::upgrade::{IMAGE, Upgrade};
+use super::upgrade::IMAGE;
 use super::worker;
 use super::yard::Yard;
-use crate::api::{HoldVerdict, LevelInUse, Released, ReloadOutcome};
+use crate::api::{HoldVerdict, LevelInUse, Released};
 use crate::causes::chain;
-use crate::config::{AccessConfig, ConfigSource, HttpConfig};
+use crate::config::ConfigSource;
 use crate::id::GenerationId;
 use crate::link::Orphaned;
 use crate::release::Store;
@@ -181,13 +178,7 @@ pub(super) struct Keeper {
     /// What the next front empties and closes.
     closing: Vec<Listener>,
     env: BTreeMap<OsString, OsString>,
-    pub(super) plan: Plan,
-    releases: BTreeMap<u64, Release>,
-    next_release: u64,
-    /// What new fronts are born with.
-    http: HttpConfig,
-    log_level: String,
-    access: AccessConfig,
+    pub(super) memory: Memory,
     pub(super) crews: BTreeMap<GenerationId, Crew>,
     pub(super) fronts: Fronts,
     waiters: Vec<Waiter>,
@@ -198,7 +189,6 @@ pub(super) struct Keeper {
     /// The configuration names nothing to run, and nothing is deployed.
     has_nothing: bool,
     untold: VecDeque<Untold>,
-    pub(super) last_outcome: Option<ReloadOutcome>,
     counter: Option<GenerationCounter>,
     counter_said: SaidOnce,
     /// And when it was last written.
@@ -215,8 +205,6 @@ pub(super) struct Keeper {
     has_heard_reload: bool,
     /// RELOADING=1 was said and READY=1 has to follow.
     is_reloading: bool,
-    /// The unit is being restarted: at SIGTERM, leave everything to the next keeper.
-    released: Option<Moment>,
     end: Option<End>,
     is_dirty: bool,
     stops: u32,
@@ -229,13 +217,7 @@ pub(super) struct Keeper {
     pub(super) degraded: Option<String>,
     pub(super) is_told_degraded: bool,
     pub(super) recent: Recent,
-    /// When the newest live generation became live.
-    pub(super) milestone: Option<Milestone>,
-    /// What an operator told.
-    pub(super) standing: Standing,
     quieting: Vec<Quieting>,
-    /// Why the limits of the newest generation are not in force.
-    pub(super) unlimited: Option<String>,
     /// Dropped access log entries that were told of, and when.
     dropped_told: (u64, Option<Moment>),
     began: Moment,
@@ -246,7 +228,6 @@ pub(super) struct Keeper {
     watchdog: Option<Duration>,
     /// The installed binary.
     program: PathBuf,
-    pub(super) upgrade: Option<Upgrade>,
     /// The dry run: its process, until it ended; and what it was asked of.
     checked: Option<Checked>,
     /// Why the image before this one is to run again.
@@ -291,7 +272,8 @@ impl Keeper {
 
     fn deadline(&self) -> Option<Moment> {
         let untold = self.untold.front().map(|untold| untold.until);
-        self.plan
+        self.memory
+            .plan
             .deadline()
             .into_iter()
             .chain(self.front_due)
@@ -319,7 +301,7 @@ impl Keeper {
         self.is_dirty |= is_news;
         match happening {
             Happening::WorkerExited(life, ending) => {
-                let plan = self.plan.generation(life.generation);
+                let plan = self.memory.plan.generation(life.generation);
                 let is_expected = plan.is_none_or(|plan| plan.is_ending(life.slot));
                 self.hush(life.generation);
                 if let Some(crew) = self.crews.get_mut(&life.generation)
@@ -386,13 +368,13 @@ impl Keeper {
             Asked::LogLevel(level, answer) => {
                 self.use_level(&level);
                 drop(answer.send(LevelInUse {
-                    level: self.log_level.clone(),
+                    level: self.memory.log_level.clone(),
                 }));
             }
             Asked::Upgrade(answer) => self.upgrade(false, Some(answer)),
             Asked::CheckUpgrade(answer) => self.upgrade(true, Some(answer)),
             Asked::Release(answer) => {
-                self.released = Some(now());
+                self.memory.released = Some(now());
                 self.save_state();
                 log_up("state", notify::barrier(Duration::from_secs(5)));
                 steps::reached(Step::ReleaseSaved);
@@ -406,6 +388,7 @@ impl Keeper {
 
     fn stop(&mut self) {
         if self
+            .memory
             .released
             .is_some_and(|at| now() - at < adoption::RELEASE_HOLDS)
         {
@@ -496,7 +479,7 @@ impl Keeper {
 
     /// Nothing runs because there is nothing to run.
     pub(super) fn is_bare(&self) -> bool {
-        self.has_nothing && self.plan.is_idle() && !self.plan.is_stopping()
+        self.has_nothing && self.memory.plan.is_idle() && !self.memory.plan.is_stopping()
     }
 
     /// What a person types to change that.

@@ -58,7 +58,7 @@ impl Keeper {
     }
 
     fn of_state(&self, totals: &Totals) -> Vec<Family> {
-        let outcome = self.last_outcome.as_ref();
+        let outcome = self.memory.last_outcome.as_ref();
         let is_live = outcome.is_none_or(|outcome| outcome.verdict == Verdict::Live);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         vec![
@@ -75,7 +75,7 @@ impl Keeper {
             gauge(
                 "degraded",
                 "1 while the restart budget is spent, so that tries grow rare",
-                claim(self.plan.is_degraded()),
+                claim(self.memory.plan.is_degraded()),
             ),
             gauge(
                 "last_reload_successful",
@@ -92,7 +92,7 @@ impl Keeper {
 
     fn of_generations(&self) -> Vec<Family> {
         let of_state = |state: &'static str| {
-            let all = self.plan.generations();
+            let all = self.memory.plan.generations();
             let here = all.filter(|g| status::phase_word(g.phase) == state);
             (vec![("state", state.to_owned())], length(here.count()))
         };
@@ -102,7 +102,7 @@ impl Keeper {
                 all.extend(labels(generation));
                 (all, value(generation))
             };
-            Values::Gauge(self.plan.generations().map(row).collect())
+            Values::Gauge(self.memory.plan.generations().map(row).collect())
         };
         let plain = |_: &Generation| Labels::new();
         let ready = |g: &Generation| g.slots().filter(|(_, slot)| slot.is_ready()).count();
@@ -116,7 +116,7 @@ impl Keeper {
             gauge(
                 "generation_live",
                 "Number of the live generation; 0 for none",
-                number(self.plan.live().map_or(0, |live| live.id.0)),
+                number(self.memory.plan.live().map_or(0, |live| live.id.0)),
             ),
             family(
                 "generation_state",

@@ -3,7 +3,7 @@
 use super::{Keeper, now};
 use crate::id::GenerationId;
 use crate::id::Slot;
-use crate::keeper::adoption::{Kept, Remembered};
+use crate::keeper::adoption::{Kept, Owned, Remembered};
 use crate::keeper::console;
 use crate::keeper::crew::Crew;
 use crate::keeper::fronts::{Bequest, FrontFds, RememberedFront};
@@ -18,15 +18,14 @@ impl Keeper {
     /// a restart of the unit, which begins a new generation and a new front.
     pub(super) fn adopt(&mut self, remembered: Option<Remembered>, mut kept: Kept) -> bool {
         steps::reached(Step::StateRead);
-        let deposits = remembered.as_ref().map(|was| &was.deposits);
+        let deposits = remembered.as_ref().map(|was| &was.owned.deposits);
         self.yard.deposits.adopt(kept.deposits(), deposits);
-        let was_released = remembered
-            .as_ref()
-            .is_some_and(|was| was.released.is_some());
         if let Some(remembered) = remembered {
             self.take_up(remembered, &mut kept);
         }
-        let is_known = |id| self.plan.generation(id).is_some();
+        // It was told to the keeper before, which has ended by now.
+        let was_released = self.memory.released.take().is_some();
+        let is_known = |id| self.memory.plan.generation(id).is_some();
         self.yard.deposits.abandon_unknown(is_known);
         steps::reached(Step::Adopted);
         kept.forget_rest();
@@ -37,17 +36,11 @@ impl Keeper {
     }
 
     fn take_up(&mut self, remembered: Remembered, kept: &mut Kept) {
-        self.plan = remembered.plan;
-        self.releases = remembered.releases;
-        self.next_release = remembered.next_release;
-        self.http = remembered.http;
-        self.log_level = remembered.log_level;
-        self.access = remembered.access;
-        self.last_outcome = remembered.last_outcome;
-        self.milestone = remembered.milestone;
-        self.standing = remembered.standing;
-        self.unlimited = remembered.unlimited;
-        self.upgrade = remembered.upgrade;
+        let Remembered {
+            memory,
+            owned: remembered,
+        } = remembered;
+        self.memory = memory;
         self.fronts.resume(remembered.next_front, remembered.cell);
         self.fronts.totals = remembered.totals;
         self.dropped_told.0 = self.fronts.totals.counters.access_dropped;
@@ -67,7 +60,7 @@ impl Keeper {
                 .extend(dead.into_iter().map(|slot| Event::WorkerExited(id, slot)));
         }
         self.bury_missing();
-        self.was_coming = self.plan.coming().map(|coming| coming.id);
+        self.was_coming = self.memory.plan.coming().map(|coming| coming.id);
     }
 
     fn take_up_front(&mut self, front: RememberedFront, kept: &mut Kept) {
@@ -99,6 +92,7 @@ impl Keeper {
     /// and the fd store.
     fn bury_missing(&mut self) {
         let expected: Vec<(GenerationId, Slot)> = self
+            .memory
             .plan
             .generations()
             .flat_map(|generation| {
@@ -126,7 +120,7 @@ impl Keeper {
         let Event::WorkerExited(of, _) = *event else {
             return None;
         };
-        let coming = self.plan.coming().filter(|coming| coming.id == of)?;
+        let coming = self.memory.plan.coming().filter(|coming| coming.id == of)?;
         self.was_coming.take_if(|id| *id == of)?;
         tracing::info!(generation = %of, "{of} is begun again: a worker of it was lost with the keeper");
         Some(Event::Begin(coming.terms.clone()))
@@ -185,26 +179,18 @@ impl Keeper {
 
     /// All that the next keeper must know.
     pub(super) fn remember(&self) -> Remembered {
-        Remembered {
-            plan: self.plan.clone(),
-            releases: self.releases.clone(),
-            next_release: self.next_release,
+        let owned = Owned {
             cell: self.fronts.cell().clone(),
             next_front: self.fronts.next(),
-            http: self.http.clone(),
-            log_level: self.log_level.clone(),
-            access: self.access,
             crews: self.crews.values().map(Crew::remember).collect(),
             fronts: self.fronts.remember(),
             estates: self.fronts.estates().collect(),
             totals: self.fronts.totals.clone(),
-            released: self.released,
-            last_outcome: self.last_outcome.clone(),
-            milestone: self.milestone,
-            standing: self.standing.clone(),
-            unlimited: self.unlimited.clone(),
-            upgrade: self.upgrade.clone(),
             deposits: self.yard.deposits.remember(),
+        };
+        Remembered {
+            memory: self.memory.clone(),
+            owned,
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, Wanted, now, unit};
 use crate::causes::chain;
-use crate::config::{AccessConfig, HttpConfig};
 use crate::exec::{OWN_IMAGE, relay};
 use crate::id::GenerationId;
 use crate::keeper::admin;
-use crate::keeper::adoption::{self, Kept, Remembered};
+use crate::keeper::adoption::{self, Kept, Memory, Remembered};
 use crate::keeper::cgroup::OwnGroup;
 use crate::keeper::changes::Changes;
 use crate::keeper::control;
@@ -20,7 +19,6 @@ use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::{Event, Plan};
 use crate::keeper::reaper;
 use crate::keeper::spawn;
-use crate::keeper::standing::Standing;
 use crate::keeper::status::Recent;
 use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
@@ -159,12 +157,7 @@ impl Keeper {
             listeners,
             closing,
             env,
-            plan: Plan::new(first, seed()),
-            releases: BTreeMap::new(),
-            next_release: 1,
-            http: HttpConfig::default(),
-            log_level: "info".into(),
-            access: AccessConfig::default(),
+            memory: Memory::new(Plan::new(first, seed())),
             crews: BTreeMap::new(),
             fronts: Fronts::new(outbox.clone(), counted_before(lifetime.as_ref())),
             waiters: Vec::new(),
@@ -173,7 +166,6 @@ impl Keeper {
             consoles: Vec::new(),
             has_nothing: false,
             untold: VecDeque::new(),
-            last_outcome: None,
             counter,
             lifetime: lifetime.map(|lifetime| (lifetime, now)),
             state: None,
@@ -183,7 +175,6 @@ impl Keeper {
             readiness: Readiness::Undecided,
             has_heard_reload: false,
             is_reloading: false,
-            released: None,
             end: None,
             is_dirty: true,
             stops: 0,
@@ -193,10 +184,7 @@ impl Keeper {
             degraded: None,
             is_told_degraded: false,
             recent: Recent::default(),
-            milestone: None,
-            standing: Standing::default(),
             quieting: Vec::new(),
-            unlimited: None,
             dropped_told: (0, None),
             counter_said: SaidOnce::default(),
             lifetime_said: SaidOnce::default(),
@@ -206,7 +194,6 @@ impl Keeper {
             lanes_answered: Some(now),
             watchdog: notify::watchdog_interval(),
             program,
-            upgrade: None,
             checked: None,
             back: None,
             yard,
@@ -255,12 +242,13 @@ impl Keeper {
         // What is live was decided long ago, and what comes beside it is a reload. And systemd must
         // know soon: it stops a unit that is still starting without ExecStop=, so the next restart
         // would be a plain stop.
-        if self.plan.live().is_some() {
+        if self.memory.plan.live().is_some() {
             self.readiness = Readiness::Decided;
         }
-        let level = self.log_level.clone();
+        let level = self.memory.log_level.clone();
         self.use_level(&level);
-        let has_any = self.plan.is_stopping() || self.plan.generations().next().is_some();
+        let has_any =
+            self.memory.plan.is_stopping() || self.memory.plan.generations().next().is_some();
         let is_crash = has_any && !was_released;
         self.arrive(is_crash);
         if is_crash {
@@ -271,15 +259,15 @@ impl Keeper {
         } else {
             let config = self.configuration(&Wanted::Current);
             if let Ok(config) = &config {
-                self.http = config.http.clone();
+                self.memory.http = config.http.clone();
                 self.use_level(&config.log.level);
-                self.access = config.log.access;
+                self.memory.access = config.log.access;
             }
             self.bear_front();
             self.begin_first(config);
             steps::reached(Step::GenerationBegun);
         }
-        if self.plan.is_stopping() && self.fronts.is_empty() {
+        if self.memory.plan.is_stopping() && self.fronts.is_empty() {
             // The last keeper may have died with the word of it.
             self.events.push_back(Event::FrontsGone);
         }

@@ -34,7 +34,11 @@ impl Keeper {
 
     fn try_open_console(&mut self, wanted: &Wanted) -> Result<(), Refusal> {
         let refused = |reason| (reason, String::new());
-        let live = self.plan.live().filter(|_| !self.plan.is_stopping());
+        let live = self
+            .memory
+            .plan
+            .live()
+            .filter(|_| !self.memory.plan.is_stopping());
         let crew = live.and_then(|live| self.crews.get(&live.id));
         let env = crew.and_then(|crew| Some((crew, crew.environment(&self.yard, now())?)));
         let (crew, mut env) = env.ok_or(refused(ConsoleRefusal::NothingLive))?;

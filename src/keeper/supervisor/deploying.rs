@@ -33,7 +33,7 @@ impl Keeper {
         let config = self.configuration(&wanted);
         let command = config.as_ref().ok().and_then(|config| {
             let command = config.app.release_command.clone();
-            command.filter(|_| self.is_new(id) && !self.plan.is_stopping())
+            command.filter(|_| self.is_new(id) && !self.memory.plan.is_stopping())
         });
         match (config, command) {
             (Ok(config), Some(command)) => self.run_errand(id, &config, command, steps),
@@ -65,7 +65,7 @@ impl Keeper {
                 command,
                 id: id.clone(),
                 release: Release::new(config),
-                generation: GenerationId(self.plan.next_generation()),
+                generation: GenerationId(self.memory.plan.next_generation()),
                 cgroup: cgroup.and_then(|group| group.create(errand::GROUP).ok()),
                 steps,
             };
@@ -123,7 +123,7 @@ impl Keeper {
     /// A new generation is not ready yet: what is to be seen of it is told while there is time to wait.
     pub(super) fn look_at_late(&mut self, life: WorkerLife) {
         let id = life.generation;
-        let phase = self.plan.generation(id).map(|it| it.phase);
+        let phase = self.memory.plan.generation(id).map(|it| it.phase);
         let crew = self.crews.get_mut(&id);
         let Some(seen) = crew
             .filter(|crew| phase == Some(Phase::Starting) && !crew.is_repeating)
@@ -149,7 +149,7 @@ impl Keeper {
 
     /// What there is to tell a deploy before and after its decision.
     pub(super) fn tell_steps(&mut self) {
-        let (plan, crews) = (&self.plan, &self.crews);
+        let (plan, crews) = (&self.memory.plan, &self.crews);
         for waiter in &mut self.waiters {
             let Answer::Steps(steps) = &waiter.answer else {
                 continue;

@@ -34,7 +34,7 @@ impl Keeper {
             while let Some(event) = self.events.pop_front() {
                 let first = self.begin_again(&event);
                 for event in first.into_iter().chain([event]) {
-                    for effect in self.plan.step(now(), event) {
+                    for effect in self.memory.plan.step(now(), event) {
                         self.carry_out(&effect);
                     }
                 }
@@ -54,8 +54,10 @@ impl Keeper {
         self.say_degraded();
         self.look_at_recent();
         if self.is_dirty {
-            let wanted: std::collections::BTreeSet<u64> = self.plan.releases().collect();
-            self.releases.retain(|release, _| wanted.contains(release));
+            let wanted: std::collections::BTreeSet<u64> = self.memory.plan.releases().collect();
+            self.memory
+                .releases
+                .retain(|release, _| wanted.contains(release));
             self.save_state();
             self.say_reloading();
             self.say_status();
@@ -103,10 +105,15 @@ impl Keeper {
         // Before anything of it is there: whoever asked for it gets it from the next keeper, too.
         self.save_state();
         self.is_dirty = true;
-        let Some(terms) = self.plan.generation(id).map(|generation| &generation.terms) else {
+        let Some(terms) = self
+            .memory
+            .plan
+            .generation(id)
+            .map(|generation| &generation.terms)
+        else {
             return;
         };
-        let Some(release) = self.releases.get(&terms.release).cloned() else {
+        let Some(release) = self.memory.releases.get(&terms.release).cloned() else {
             return;
         };
         let cgroup = self.group.as_ref().and_then(|group| match group.create(&id.to_string()) {
@@ -117,7 +124,7 @@ impl Keeper {
             }
         });
         self.limit(&release, cgroup.as_deref());
-        let is_repeating = self.plan.is_repeating(id);
+        let is_repeating = self.memory.plan.is_repeating(id);
         if !is_repeating {
             tracing::info!(name: message_id::BEGUN.name, generation = %id, release = release.label, "{id} begins: release {}", release.label);
         }
@@ -135,16 +142,19 @@ impl Keeper {
     fn limit(&mut self, release: &Release, cgroup: Option<&Path>) {
         let applied = limits::apply(&release.limits, self.group.as_ref(), cgroup);
         let unlimited = applied.err().map(|error| error.to_string());
-        if let Some(why) = unlimited.as_ref().filter(|_| unlimited != self.unlimited) {
+        if let Some(why) = unlimited
+            .as_ref()
+            .filter(|_| unlimited != self.memory.unlimited)
+        {
             tracing::error!(why = %why, "[limits] are not in force: {why}");
         }
-        self.unlimited = unlimited;
+        self.memory.unlimited = unlimited;
     }
 
     /// What is tried again and again is told once.
     pub(super) fn hush(&mut self, id: GenerationId) {
         if let Some(crew) = self.crews.get_mut(&id) {
-            crew.is_repeating = self.plan.is_repeating(id);
+            crew.is_repeating = self.memory.plan.is_repeating(id);
         }
     }
 
@@ -154,7 +164,7 @@ impl Keeper {
             return;
         };
         let is_live = |generation: &&Generation| generation.phase == Phase::Live;
-        if let Some(live) = self.plan.generation(id).filter(is_live) {
+        if let Some(live) = self.memory.plan.generation(id).filter(is_live) {
             let why = live
                 .hung_beside(slot)
                 .map_or_else(|| crew.take_death(slot), Death::of_hung);
@@ -189,14 +199,14 @@ impl Keeper {
 
     /// The cell follows the plan and the workers.
     fn serve_target(&mut self) {
-        let target = match self.plan.aim() {
+        let target = match self.memory.plan.aim() {
             Aim::Hold => Target::Hold,
             Aim::Refuse => Target::Refuse,
             Aim::Live(generation) => {
-                let plan = self.plan.generation(generation);
+                let plan = self.memory.plan.generation(generation);
                 let serving = plan.map(Generation::serving).unwrap_or_default();
                 let crew = self.crews.get(&generation);
-                let is_paused = self.standing.pause.is_some();
+                let is_paused = self.memory.standing.pause.is_some();
                 let backends = crew
                     .filter(|_| !is_paused)
                     .map(|crew| crew.backends(|slot| serving.contains(&slot)))
@@ -216,9 +226,14 @@ impl Keeper {
         }
         steps::reached(Step::CellServed);
         self.is_dirty = true;
-        let (seq, live) = (self.fronts.cell().seq, self.plan.live().map(|live| live.id));
-        if let Some(id) = live.filter(|id| self.milestone.is_none_or(|it| it.generation != *id)) {
-            self.milestone = Some(Milestone::set(id, &self.fronts.counters()));
+        let (seq, live) = (
+            self.fronts.cell().seq,
+            self.memory.plan.live().map(|live| live.id),
+        );
+        if let Some(id) =
+            live.filter(|id| self.memory.milestone.is_none_or(|it| it.generation != *id))
+        {
+            self.memory.milestone = Some(Milestone::set(id, &self.fronts.counters()));
             self.yard.deposits.settle(id);
         }
         for (id, crew) in &mut self.crews {
@@ -228,6 +243,7 @@ impl Keeper {
                 (false, None) => {
                     (crew.left_cell_at, crew.superseded) = (Some(seq), Some(now()));
                     if self
+                        .memory
                         .plan
                         .generation(*id)
                         .is_some_and(|it| it.phase.is_draining())
@@ -243,6 +259,7 @@ impl Keeper {
     /// A superseded generation is told to end: its drain is over.
     fn measure_drain(&mut self, id: GenerationId) {
         let is_over = self
+            .memory
             .plan
             .generation(id)
             .is_some_and(|generation| generation.phase.has_drained());
@@ -255,6 +272,7 @@ impl Keeper {
 
     fn find_drained(&mut self) {
         let draining = self
+            .memory
             .plan
             .generations()
             .filter(|g| g.phase.is_draining())
@@ -273,7 +291,7 @@ impl Keeper {
         if !self.fronts.has_acknowledged(self.fronts.cell().seq) {
             return;
         }
-        for generation in self.plan.generations() {
+        for generation in self.memory.plan.generations() {
             let left = generation
                 .slots()
                 .filter(|(_, state)| state.awaits_fronts());
@@ -319,7 +337,7 @@ impl Keeper {
 
     /// Starts a front; the older ones retire when it is ready.
     pub(super) fn bear_front(&mut self) {
-        if self.plan.is_stopping() {
+        if self.memory.plan.is_stopping() {
             return;
         }
         let cgroup = self
@@ -328,9 +346,9 @@ impl Keeper {
             .and_then(|group| group.create(&FrontId(self.fronts.next()).to_string()).ok());
         let birth = Birth {
             name: &self.options.name,
-            http: &self.http,
-            log_level: &self.log_level,
-            access: self.access,
+            http: &self.memory.http,
+            log_level: &self.memory.log_level,
+            access: self.memory.access,
             listeners: self.listeners.iter().map(|listener| &listener.fd).collect(),
             closing: self.closing.iter().map(|listener| &listener.fd).collect(),
             runtime_directory: &self.options.runtime_directory,
@@ -356,7 +374,7 @@ impl Keeper {
 
     pub(super) fn front_exited(&mut self, id: FrontId, ending: Ending) {
         steps::reached(Step::FrontExited);
-        let stops = self.plan.is_stopping();
+        let stops = self.memory.plan.is_stopping();
         let directory = &self.options.runtime_directory;
         let Some(exited) = self.fronts.exited(id, directory, stops, now()) else {
             return;
@@ -365,7 +383,7 @@ impl Keeper {
         if !exited.has_estate || stops {
             self.discard_front(id);
         }
-        if self.plan.is_stopping() {
+        if self.memory.plan.is_stopping() {
             if self.fronts.is_empty() {
                 self.events.push_back(Event::FrontsGone);
             }

@@ -27,11 +27,11 @@ impl Keeper {
     /// New requests wait from now on; told again, the time begins anew.
     pub(super) fn pause(&mut self, limit: Duration, answer: oneshot::Sender<HoldOutcome>) {
         let now = now();
-        if self.plan.is_stopping() {
+        if self.memory.plan.is_stopping() {
             return self.tell_hold(answer, HoldVerdict::Stopping, now);
         }
-        let before = self.standing.pause;
-        self.standing.pause = Some(Pause {
+        let before = self.memory.standing.pause;
+        self.memory.standing.pause = Some(Pause {
             since: before.map_or(now, |pause| pause.since),
             until: now + limit,
             is_told: before.is_some_and(|pause| pause.is_told),
@@ -48,17 +48,21 @@ impl Keeper {
 
     /// Requests go on; whoever still waited for silence is told.
     pub(super) fn resume(&mut self, answer: oneshot::Sender<HoldOutcome>) {
-        let verdict = match self.standing.pause {
+        let verdict = match self.memory.standing.pause {
             Some(_) => HoldVerdict::Resumed,
             None => HoldVerdict::NotHeld,
         };
-        let since = self.standing.pause.map_or_else(now, |pause| pause.since);
+        let since = self
+            .memory
+            .standing
+            .pause
+            .map_or_else(now, |pause| pause.since);
         self.end_pause(HoldVerdict::Resumed, "by command");
         self.tell_hold(answer, verdict, since);
     }
 
     pub(super) fn end_pause(&mut self, verdict: HoldVerdict, why: &str) {
-        if let Some(pause) = self.standing.pause.take() {
+        if let Some(pause) = self.memory.standing.pause.take() {
             let held_s = (now() - pause.since).as_secs_f64();
             tracing::info!(name: message_id::RESUMED.name, why, held_s, "requests go on after {held_s:.1} s: {why}");
         }
@@ -70,13 +74,13 @@ impl Keeper {
     /// When [`Keeper::pass_pause`] has something to do.
     pub(super) fn pause_deadline(&self) -> Option<Moment> {
         let next = self.quieting.iter().map(|it| it.next);
-        next.chain(self.standing.pause.map(|pause| pause.until))
+        next.chain(self.memory.standing.pause.map(|pause| pause.until))
             .min()
     }
 
     pub(super) fn pass_pause(&mut self) {
         let now = now();
-        let Some(pause) = self.standing.pause else {
+        let Some(pause) = self.memory.standing.pause else {
             return;
         };
         if pause.until <= now {
@@ -103,7 +107,7 @@ impl Keeper {
         if self.quieting.is_empty() || !self.fronts.is_quiet() {
             return;
         }
-        if let Some(pause) = &mut self.standing.pause {
+        if let Some(pause) = &mut self.memory.standing.pause {
             pause.is_told = true;
         }
         // Whoever is told of it finds it with the next keeper, too.
@@ -121,14 +125,14 @@ impl Keeper {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             in_flight: self.fronts.in_flight(),
             tunnels: self.fronts.tunnels(),
-            patience_ms: u64::try_from(self.http.hold.as_millis()).unwrap_or(u64::MAX),
+            patience_ms: u64::try_from(self.memory.http.hold.as_millis()).unwrap_or(u64::MAX),
             hold: self.hold_status(),
         }));
     }
 
     /// For the status.
     pub(in crate::keeper) fn hold_status(&self) -> Option<HoldStatus> {
-        let pause = self.standing.pause?;
+        let pause = self.memory.standing.pause?;
         let now = now();
         let left = (pause.until - now).as_millis().div_ceil(1000);
         Some(HoldStatus {

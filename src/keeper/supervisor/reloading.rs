@@ -166,7 +166,7 @@ impl Keeper {
             (Wanted::Release(id), Some(store)) => Some(store.source(id)?),
         };
         let config = config::load(&ConfigSource {
-            may_be_bare: store.is_some() && release.is_none() && self.plan.is_idle(),
+            may_be_bare: store.is_some() && release.is_none() && self.memory.plan.is_idle(),
             release,
             ..self.options.source.clone()
         })?;
@@ -209,7 +209,7 @@ impl Keeper {
         let asked = now();
         let config = match config {
             Ok(config) if config.app.command.is_empty() => return self.greet(&config, answer),
-            Ok(config) if !self.plan.is_stopping() => config,
+            Ok(config) if !self.memory.plan.is_stopping() => config,
             Ok(_) => {
                 let why = Reason::named("gapless is stopping".into(), None);
                 return self.refuse(Verdict::Stopping, why, Vec::new(), answer);
@@ -224,7 +224,7 @@ impl Keeper {
         self.use_settings(&config);
         let (deploys, terms) = self.take_in(&config, wanted);
         if let Some(answer) = answer {
-            let generation = GenerationId(self.plan.next_generation());
+            let generation = GenerationId(self.memory.plan.next_generation());
             self.waiters.push(Waiter {
                 generation,
                 deploys,
@@ -251,17 +251,19 @@ impl Keeper {
             }
         };
         let release = Release::new(config);
-        let terms = release.terms(self.next_release, deploys.is_some());
-        self.releases.insert(self.next_release, release);
-        self.next_release += 1;
+        let terms = release.terms(self.memory.next_release, deploys.is_some());
+        self.memory
+            .releases
+            .insert(self.memory.next_release, release);
+        self.memory.next_release += 1;
         (deploys, terms)
     }
 
     pub(super) fn use_settings(&mut self, config: &Config) {
         self.use_level(&config.log.level);
-        if config.http != self.http || config.log.access != self.access {
-            self.http = config.http.clone();
-            self.access = config.log.access;
+        if config.http != self.memory.http || config.log.access != self.memory.access {
+            self.memory.http = config.http.clone();
+            self.memory.access = config.log.access;
             steps::reached(steps::Step::SettingsTaken);
             self.bear_front();
         }
@@ -277,7 +279,7 @@ impl Keeper {
         let why = Reason::named(cause, Some("nothing_deployed"));
         self.refuse(Verdict::ConfigInvalid, why, Vec::new(), answer);
         // That is no failure, and STATUS says it already.
-        self.last_outcome = None;
+        self.memory.last_outcome = None;
     }
 
     /// From now on keeper and fronts log at this level. It changes nothing that a front does to
@@ -287,15 +289,15 @@ impl Keeper {
             tracing::error!(level, error = %chain(&error), "log level not changed: {}", chain(&error));
             return;
         }
-        if self.log_level == level {
+        if self.memory.log_level == level {
             return;
         }
         tracing::info!(
             name: message_id::LEVEL_CHANGED.name,
-            level, was = self.log_level,
-            "log level is {level} now, it was {}", self.log_level
+            level, was = self.memory.log_level,
+            "log level is {level} now, it was {}", self.memory.log_level
         );
-        level.clone_into(&mut self.log_level);
+        level.clone_into(&mut self.memory.log_level);
         self.fronts.use_level(level);
         self.is_dirty = true;
     }
@@ -315,7 +317,7 @@ impl Keeper {
         self.events.push_back(Event::Postpone(Duration::ZERO));
         self.outcome_is_told();
         self.fronts.totals.decided();
-        self.last_outcome = Some(outcome);
+        self.memory.last_outcome = Some(outcome);
         self.is_dirty = true;
     }
 
@@ -333,7 +335,7 @@ impl Keeper {
             cure: why.cure,
             last_lines,
             elapsed_ms: 0,
-            live: self.plan.live().map(|live| live.id),
+            live: self.memory.plan.live().map(|live| live.id),
             release: None,
         }
     }
@@ -396,6 +398,7 @@ impl Keeper {
             .get(&id)
             .and_then(|crew| crew.release.app.release.clone());
         let began = self
+            .memory
             .plan
             .generation(id)
             .map_or_else(now, |generation| generation.began);
@@ -407,7 +410,7 @@ impl Keeper {
             cure,
             last_lines,
             elapsed_ms: millis(now() - began),
-            live: self.plan.live().map(|live| live.id),
+            live: self.memory.plan.live().map(|live| live.id),
             release,
         };
         if verdict == Verdict::Live {
@@ -415,7 +418,7 @@ impl Keeper {
             boot.count(&LIFECYCLE_BOUNDS, now() - began);
         }
         self.fronts.totals.decided();
-        self.last_outcome = Some(outcome.clone());
+        self.memory.last_outcome = Some(outcome.clone());
         self.untold.push_back(Untold {
             id,
             outcome,
@@ -447,7 +450,7 @@ impl Keeper {
                     ..next.outcome.clone()
                 });
                 if let Some(steps) = steps.filter(|_| next.outcome.verdict == Verdict::Live) {
-                    let generations = self.plan.generations().filter(|it| it.id < next.id);
+                    let generations = self.memory.plan.generations().filter(|it| it.id < next.id);
                     let generations = generations.map(|it| it.id).collect();
                     self.finishing.push(Finishing {
                         generations,
@@ -462,6 +465,7 @@ impl Keeper {
 
     fn why_failed(&mut self, id: GenerationId, why: Why) -> String {
         let boot = self
+            .memory
             .plan
             .generation(id)
             .map_or(Duration::ZERO, |g| g.terms.boot);

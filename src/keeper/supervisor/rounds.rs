@@ -30,8 +30,8 @@ impl Keeper {
     }
 
     pub(super) fn beat(&mut self) {
-        let is_starting = self.readiness != Readiness::Said || self.plan.coming().is_some();
-        if is_starting || self.plan.is_stopping() {
+        let is_starting = self.readiness != Readiness::Said || self.memory.plan.coming().is_some();
+        if is_starting || self.memory.plan.is_stopping() {
             log_up("more time", notify::extend_timeout(MORE_TIME));
         }
         self.fronts.kill_late(now(), FRONT_BOOT);

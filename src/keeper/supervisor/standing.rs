@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 impl Keeper {
     /// Takes the service out of the rotation of load balancers, or back into it.
     pub(super) fn rotate(&mut self, is_drained: bool, answer: oneshot::Sender<Rotation>) {
-        let since = &mut self.standing.drained_since_unix_seconds;
+        let since = &mut self.memory.standing.drained_since_unix_seconds;
         let has_changed = since.is_some() != is_drained;
         if has_changed {
             *since = is_drained.then(unix_seconds);
@@ -23,7 +23,7 @@ impl Keeper {
             self.save_state();
         }
         let rotation = Rotation {
-            drained_since_unix_seconds: self.standing.drained_since_unix_seconds,
+            drained_since_unix_seconds: self.memory.standing.drained_since_unix_seconds,
             has_changed,
             asked_at: self.admin.iter().map(|it| it.address.clone()).collect(),
         };

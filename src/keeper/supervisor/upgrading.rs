@@ -51,13 +51,13 @@ pub(super) struct Checked {
 impl Keeper {
     /// Asks the installed binary; the answer says under which number the outcome will be told.
     pub(super) fn upgrade(&mut self, only: bool, answer: Option<oneshot::Sender<UpgradeOutcome>>) {
-        let last = self.upgrade.as_ref();
+        let last = self.memory.upgrade.as_ref();
         let is_under_way = last.is_some_and(|it| it.stage != Stage::Decided);
         let number = last.map_or(0, |it| it.outcome.number);
         let mut upgrade = Upgrade::begin(number, &self.program, only, now());
         let refusal = if is_under_way {
             Some("another upgrade is under way; wait for its end")
-        } else if self.plan.is_stopping() {
+        } else if self.memory.plan.is_stopping() {
             Some("gapless is stopping")
         } else {
             None
@@ -72,7 +72,7 @@ impl Keeper {
             drop(answer.send(upgrade.outcome.clone()));
         }
         if refusal.is_none() {
-            self.upgrade = Some(upgrade);
+            self.memory.upgrade = Some(upgrade);
             self.start_check();
         }
     }
@@ -99,7 +99,7 @@ impl Keeper {
         if let Some(checked) = &mut self.checked {
             checked.pid = None;
         }
-        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        let stage = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage);
         let Some(Stage::Checking { only }) = stage else {
             return;
         };
@@ -114,7 +114,7 @@ impl Keeper {
             let why = format!("it does not understand the configuration: {problem}");
             return self.decide_upgrade(UpgradeVerdict::Refused, why);
         }
-        if let Some(upgrade) = &mut self.upgrade {
+        if let Some(upgrade) = &mut self.memory.upgrade {
             upgrade.outcome.to = Some(fitness.gapless);
             upgrade.stage = Stage::Waiting;
             "waiting for the end of a reload, or of an old front"
@@ -128,13 +128,13 @@ impl Keeper {
 
     /// Nothing is under way that an exec would break off or make ambiguous.
     fn is_quiet(&self) -> bool {
-        self.plan.coming().is_none()
-            && !self.plan.is_stopping()
+        self.memory.plan.coming().is_none()
+            && !self.memory.plan.is_stopping()
             && self.waiters.is_empty()
             && self.quieting.is_empty()
             && self.untold.is_empty()
             && self.errand.is_none()
-            && self.released.is_none()
+            && self.memory.released.is_none()
             && self.readiness == Readiness::Said
             && !self.is_reloading
             && !self.fronts.is_any_starting()
@@ -143,7 +143,7 @@ impl Keeper {
 
     /// The next image is wanted, or the one before.
     fn is_due(&self) -> bool {
-        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        let stage = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage);
         stage == Some(Stage::Waiting) || self.back.is_some()
     }
 
@@ -179,7 +179,7 @@ impl Keeper {
     }
 
     fn begin_exec(&mut self) -> bool {
-        let Some(upgrade) = &mut self.upgrade else {
+        let Some(upgrade) = &mut self.memory.upgrade else {
             return false;
         };
         let asked = self.checked.and_then(|checked| checked.identity);
@@ -232,7 +232,7 @@ impl Keeper {
         if let Some(back) = back {
             return self.give_up_upgrade(&back.to_string_lossy());
         }
-        let Some(upgrade) = &mut self.upgrade else {
+        let Some(upgrade) = &mut self.memory.upgrade else {
             return;
         };
         match upgrade.stage {
@@ -252,13 +252,14 @@ impl Keeper {
 
     /// Whether what is born now replaces only the binary.
     pub(super) fn is_arriving(&self) -> bool {
-        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        let stage = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage);
         matches!(stage, Some(Stage::Arriving(_)))
     }
 
     /// An upgrade is over when the next image serves by a front of its own.
     pub(super) fn find_arrived(&mut self) {
-        let Some(Stage::Arriving(id)) = self.upgrade.as_ref().map(|upgrade| upgrade.stage) else {
+        let Some(Stage::Arriving(id)) = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage)
+        else {
             return;
         };
         let is_late = now() - self.began() > ARRIVAL;
@@ -275,7 +276,7 @@ impl Keeper {
 
     /// One that is under way has failed.
     pub(super) fn give_up_upgrade(&mut self, why: &str) {
-        let upgrade = self.upgrade.as_ref();
+        let upgrade = self.memory.upgrade.as_ref();
         if upgrade.is_some_and(|it| it.stage != Stage::Decided) {
             self.decide_upgrade(UpgradeVerdict::Refused, why.to_owned());
         }
@@ -284,7 +285,7 @@ impl Keeper {
     fn decide_upgrade(&mut self, verdict: UpgradeVerdict, cause: String) {
         stored::forget(IMAGE);
         self.checked = None;
-        let Some(upgrade) = &mut self.upgrade else {
+        let Some(upgrade) = &mut self.memory.upgrade else {
             return;
         };
         upgrade.stage = Stage::Decided;
