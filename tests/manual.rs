@@ -362,3 +362,84 @@ fn the_packaged_configuration_is_valid_with_every_key() {
         }
     }
 }
+
+/// The documents of the repository, with their texts.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories: Vec<_> = ["", "docs", "examples", "tests/bench"]
+        .iter()
+        .map(|it| root.join(it))
+        .collect();
+    let examples = std::fs::read_dir(root.join("examples")).unwrap();
+    directories.extend(
+        examples
+            .map(|it| it.unwrap().path())
+            .filter(|it| it.is_dir()),
+    );
+    let entries = directories
+        .iter()
+        .flat_map(|it| std::fs::read_dir(it).unwrap());
+    let paths = entries.map(|it| it.unwrap().path());
+    let paths = paths.filter(|it| it.extension().is_some_and(|it| it == "md"));
+    paths
+        .map(|it| (it.clone(), std::fs::read_to_string(it).unwrap()))
+        .collect()
+}
+
+/// Where the links of a document lead, but for those to other sites.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text
+        .split("](")
+        .skip(1)
+        .map(|it| it.split(')').next().unwrap());
+    targets.filter(|it| !it.contains("://"))
+}
+
+/// The headings of a document, as links name them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| line.split_once("# "));
+    let headings = headings.filter(|(before, _)| before.chars().all(|it| it == '#'));
+    let anchor = |(_, heading): (&str, &str)| {
+        let words = heading.to_lowercase().replace(' ', "-");
+        let is_part = |it: &char| it.is_alphanumeric() || matches!(it, '-' | '_');
+        words.chars().filter(is_part).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_to_a_heading_of_it() {
+    let documents = documents();
+    let mut found = 0;
+    for (path, text) in &documents {
+        for link in links(text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = path.parent().unwrap().join(file);
+            let target = if file.is_empty() { path } else { &target };
+            let from = path.display();
+            assert!(target.exists(), "{from}: {link} leads nowhere");
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(target).unwrap();
+                assert!(
+                    anchors(&text).contains(heading),
+                    "{from}: {link}: no such heading"
+                );
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
+fn the_readme_leads_to_every_file_in_docs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = documents();
+    let linked: BTreeSet<_> = links(&documents[&root.join("README.md")])
+        .map(|it| root.join(it))
+        .collect();
+    let mut of_docs = documents
+        .keys()
+        .filter(|it| it.starts_with(root.join("docs")));
+    assert!(of_docs.all(|it| linked.contains(it)), "{linked:#?}");
+}

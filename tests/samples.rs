@@ -25,7 +25,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use world::samples::{INSTEAD, Sample, is_shown, of_page, of_readme, samples};
+use world::samples::{INSTEAD, Sample, is_shown, of_documents, of_page, samples};
 use world::service::Service;
 use world::{Scratch, eventually, gapless, process, repository, tool, unique};
 
@@ -175,20 +175,32 @@ fn is_of_units(sample: &Sample) -> bool {
         .any(|words| sample.command.contains(words))
 }
 
-#[test]
-fn what_the_readme_shows_of_a_fresh_clone_is_so() {
-    let mut samples = of_readme();
-    samples.retain(is_of_a_clone);
-    let clone = Clone::new();
-    run_all(&samples, |command| clone.run(command));
+/// Of the README and of docs/, the samples that are wanted, by file; at least in so many files.
+fn in_files(at_least: usize, is_wanted: impl Fn(&Sample) -> bool) -> Vec<Vec<Sample>> {
+    let mut files = of_documents();
+    for samples in &mut files {
+        samples.retain(&is_wanted);
+    }
+    files.retain(|samples| !samples.is_empty());
+    assert!(files.len() >= at_least, "{files:#?}");
+    files
 }
 
 #[test]
-fn the_first_minute_in_the_readme_is_as_it_shows() {
-    let mut samples = of_readme();
-    samples.retain(|sample| !is_of_a_clone(sample) && !is_of_units(sample));
-    let machine = Installed::new();
-    run_all(&samples, |command| machine.run(command));
+fn what_the_documents_show_of_a_fresh_clone_is_so() {
+    for samples in in_files(1, is_of_a_clone) {
+        let clone = Clone::new();
+        run_all(&samples, |command| clone.run(command));
+    }
+}
+
+/// The first deploy in the README, and what docs/ show after it.
+#[test]
+fn what_the_documents_show_of_a_machine_is_so() {
+    for samples in in_files(2, |sample| !is_of_a_clone(sample) && !is_of_units(sample)) {
+        let machine = Installed::new();
+        run_all(&samples, |command| machine.run(command));
+    }
 }
 
 #[test]

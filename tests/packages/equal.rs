@@ -14,6 +14,7 @@ fn tree_elsewhere() -> Scratch {
         "Cargo.toml",
         "Makefile",
         "README.md",
+        "docs",
         "CHANGELOG.md",
         "LICENSE-APACHE",
         "LICENSE-MIT",

@@ -4,7 +4,7 @@
 use crate::releases::write_app;
 use crate::world::container::Container;
 use crate::world::repository;
-use crate::world::samples::in_readme;
+use crate::world::samples::in_documents;
 use crate::{SOON, eventually, the_version, wait_settled};
 
 /// A release that does not become live.
@@ -388,7 +388,7 @@ fn the_way_there_and_back_is_told(container: &Container) {
     assert_eq!(the_version(container), "better");
     assert_eq!(stored(container), ("better".into(), "good".into()));
     let said = container.sh("gapless rollback");
-    in_readme("sudo gapless rollback").expect(&said.replace("good", "20261121-1"));
+    in_documents("sudo gapless rollback").expect(&said.replace("good", "20261121-1"));
     assert_eq!(the_version(container), "good");
     assert_eq!(stored(container), ("good".into(), "better".into()));
 }

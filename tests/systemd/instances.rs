@@ -2,7 +2,7 @@
 
 use crate::releases::write_app;
 use crate::world::container::Container;
-use crate::world::samples::in_readme;
+use crate::world::samples::in_documents;
 use crate::world::version;
 use crate::{QUICK, the_version};
 use std::collections::BTreeSet;
@@ -77,7 +77,7 @@ pub fn an_app_is_added_and_removed_beside_one_that_loses_nothing(container: &mut
     let said = container.sh("gapless add blog --listen 8081");
     let next = "Next: sudo gapless --app blog deploy ./myapp\n";
     assert!(said.ends_with(next), "{said}");
-    in_readme("sudo gapless add blog").expect(&said);
+    in_documents("sudo gapless add blog").expect(&said);
     let added = footprints(container);
     let page = container.get_from("8081", "/");
     assert!(
@@ -86,13 +86,13 @@ pub fn an_app_is_added_and_removed_beside_one_that_loses_nothing(container: &mut
     );
     let said = container.sh("gapless --app blog deploy /root/d1 --release d1");
     let as_dated = |said: &str| said.replace("probe", "d1").replace("d1", "20261121-1");
-    in_readme("sudo gapless --app blog deploy").expect(&as_dated(&said));
+    in_documents("sudo gapless --app blog deploy").expect(&as_dated(&said));
     assert!(container.get_from("8081", "/echo").starts_with("d1 "));
     assert_eq!(the_version(container), "v1");
     let user = container.sh("stat -c %U:%G /var/lib/gapless@blog");
     assert_eq!(user, "gapless-blog:gapless-blog\n");
     let listed = container.sh("gapless list");
-    in_readme("gapless list").expect(&as_dated(&listed));
+    in_documents("gapless list").expect(&as_dated(&listed));
     for app in ["\n● gapless  healthy  probe ", "\n● blog     healthy  d1 "] {
         assert!(listed.contains(app), "{listed}");
     }
@@ -139,7 +139,7 @@ fn what_cannot_be_added_leaves_nothing(container: &Container) {
 fn it_is_removed_and_comes_back(container: &Container) {
     container.sh("echo mine >/var/lib/gapless@blog/upload");
     let removed = container.sh("gapless remove blog");
-    in_readme("sudo gapless remove blog").expect(&removed);
+    in_documents("sudo gapless remove blog").expect(&removed);
     let port = container.sh("ss -Hltn sport = 8081");
     assert_eq!(port, "", "its port is closed");
     assert!(!container.processes().values().any(|it| it.contains("blog")));

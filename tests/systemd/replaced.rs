@@ -2,7 +2,7 @@
 
 use crate::world::container::Container;
 use crate::world::load::Load;
-use crate::world::samples::in_readme;
+use crate::world::samples::in_documents;
 use crate::world::{eventually, is_long, version};
 use crate::{
     ALL_KINDS, KEPT_KINDS, QUICK, QUICK_KINDS, SOON, STALL_MAX, next_keeper,
@@ -120,7 +120,7 @@ pub fn verify_finds_nothing_lost(container: &mut Container) {
     let before = container.status();
     let path = "/slow?ms=20&q={id}";
     let told = container.sh(&format!("gapless verify --for 9s --path '{path}'"));
-    in_readme("sudo gapless verify").expect(&as_in_the_readme(&told, path));
+    in_documents("sudo gapless verify").expect(&as_documented(&told, path));
     let phases: Vec<_> = told
         .lines()
         .filter_map(|it| it.split_whitespace().next())
@@ -143,7 +143,7 @@ pub fn verify_finds_nothing_lost(container: &mut Container) {
 }
 
 /// The README asks for another path, and the longest stall was in another phase.
-fn as_in_the_readme(told: &str, path: &str) -> String {
+fn as_documented(told: &str, path: &str) -> String {
     let told = told.replace(path, "/");
     let phases = ["quiet", "reload", "upgrade", "restart", "kill"];
     phases.iter().fold(told, |told, phase| {

@@ -39,15 +39,19 @@ impl Sample {
     }
 }
 
-/// Those of the README.
-pub fn of_readme() -> Vec<Sample> {
-    samples(&std::fs::read_to_string(repository("README.md")).unwrap())
+/// The samples of the README and of each file in docs/, by file.
+pub fn of_documents() -> Vec<Vec<Sample>> {
+    let directory = std::fs::read_dir(repository("docs")).unwrap();
+    let mut paths: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
+    paths.push(repository("README.md"));
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    paths.iter().map(|path| samples(&text(path))).collect()
 }
 
-/// The one of the README that begins so; fails the test when there is none, or another.
+/// The only sample in these documents that begins so; fails the test when there is none, or another.
 #[track_caller]
-pub fn in_readme(command: &str) -> Sample {
-    let mut found = of_readme();
+pub fn in_documents(command: &str) -> Sample {
+    let mut found: Vec<_> = of_documents().into_iter().flatten().collect();
     found.retain(|sample| sample.command.starts_with(command));
     assert_eq!(found.len(), 1, "{command}: {found:#?}");
     found.remove(0)
