@@ -32,6 +32,9 @@
 //! ```
 //!
 //! An axum Router is a tower service, see [`Tower`]; `examples/counter.rs` is one with all there is.
+//!
+//! A timer ends at SIGTERM, before the last requests are finished; hooks run when those are. `on_reload`
+//! runs in the process that ends: what is new needs no hook, it has `main`.
 
 mod keep;
 mod listener;

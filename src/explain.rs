@@ -1,5 +1,8 @@
 //! What the names mean that gapless prints: of what is wrong, of refusals, of exit codes, of what
 //! `gapless verify` counts. One catalogue, `explain/topics.txt`; tests beside the names hold it to them.
+//!
+//! What is wrong has a name (`diagnosis.rs`), which the keeper finds beside the sentence; names of refusals
+//! are their causes, of exit codes `Exit::name`.
 
 /// For `gapless explain`.
 const TOPICS: &str = include_str!("explain/topics.txt");

@@ -4,6 +4,18 @@
 //! between them and the link. Lanes share nothing while they serve. A front is born with its
 //! settings, and dies by `Retire`, `Drain` or `End`; it never ends because its keeper did, unless
 //! it was told that no next keeper can come.
+//!
+//! # Crowds of hostile clients
+//!
+//! What a client can take is bounded, and a byte now and then resets no bound. A head has `head_timeout`
+//! from its first byte to its last. Bodies and responses are bounded by `patience`. When a lane is full, it
+//! sheds the connections that were idle for longest, first those that never sent a request: a client that
+//! opens many connections and says nothing keeps nobody out. Connections in use are never shed. The
+//! connections of one address are counted for all lanes together (`addresses`).
+//!
+//! A front takes the hard limit of file descriptors and serves as many connections as that holds
+//! (`descriptors`). What one connection holds is two buffers of 64 KiB at most, and what hyper reads ahead
+//! of the app's answer. The keeper has descriptors of its own, and serves no client.
 
 mod accept;
 mod access;

@@ -3,6 +3,18 @@
 //! It is crash-only: to start is to adopt what runs. Everything that it owns is kept in systemd's
 //! fd store, everything that it knows is written down, so that restart, crash and watchdog kill are
 //! one path.
+//!
+//! # Signals
+//!
+//! | signal | does |
+//! |---|---|
+//! | SIGHUP | reload, without waiting |
+//! | SIGTERM, SIGINT | drain, then exit 0; a second one ends at once |
+//! | SIGCHLD | reaps orphans |
+//! | SIGUSR2 | upgrade, without waiting |
+//! | SIGUSR1, SIGQUIT, SIGALRM, SIGPIPE | ignored |
+//!
+//! Fronts ignore all of them: the keeper speaks to them over the link.
 
 pub mod admin;
 pub mod adoption;

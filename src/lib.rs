@@ -6,6 +6,13 @@
 //! The layers, from the top: `cli`; `keeper` and `front` (which never import each other), `verify`,
 //! [`app`]; `link`, `api` and `release`; `config`, [`systemd`], `exec`; the rest. A module imports from
 //! its own row or below; `tests/layering.rs` holds the code to it. ARCHITECTURE.md has the words.
+//!
+//! `server` has all dependencies that only the program needs; `app` is built with `--no-default-features
+//! --features app`, and `make check` does so. It is not a crate of its own: what an app says to gapless is
+//! what gapless says to systemd, so it is the same `systemd::{given, kept, notify}` and `state`, with the
+//! one `unsafe` that turns a number into an fd. They would have become a third crate, and a workspace of
+//! three for 600 lines. What an app gets for it are these modules, hyper and tokio, and a line of
+//! `Cargo.toml` more.
 
 #[cfg(feature = "server")]
 pub mod api;

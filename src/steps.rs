@@ -3,6 +3,21 @@
 //! A step is armed by a file of its name in the directory that `GAPLESS_STEPS` names, for the first
 //! process that gets there; that removes the file, so it happens once, and the test sees that it
 //! did. In a release build a step is nothing.
+//!
+//! # What the tests of handovers taught
+//!
+//! `tests/steps.rs` ends keeper, front and trustee at every step of every handover. That taught, beside the
+//! slots of connections on their way (`front::trustee`):
+//!
+//! * The heir has its end of the parcel before the old front is told to retire: it says so by the answer to
+//!   a Hello that follows `Inherit`. Otherwise what is sent first dies with a keeper or an heir that dies.
+//! * A keeper that adopts tells all older fronts to retire once more. Its state says what the last one
+//!   decided, never what that had told.
+//! * What a dead front left stays in the fd store until the state says that it is dead.
+//! * A front accepts when it was told what to serve from, which is after it was written down. A front that
+//!   was not told ends with its link, as no keeper will ever know it.
+//! * A front that was told of a generation and has not said what it serves from since may have leases on
+//!   it, whatever its last report says: a drain waits for it.
 
 /// Where armed steps are; see the module.
 pub const DIRECTORY: &str = "GAPLESS_STEPS";

@@ -2,6 +2,8 @@
 //!
 //! The keeper reads it of itself and of its workers. A front is not dumpable, so with
 //! ProtectProc=invisible only it can see its own entry; it tells the keeper over the link.
+//!
+//! The keeper asks at each of its rounds.
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use serde::{Deserialize, Serialize};

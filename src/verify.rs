@@ -3,6 +3,8 @@
 //!
 //! [`connection`] is also what the load of the tests is made of (`tests/load`), which asks an app that
 //! proves every byte; here, the app may be anybody's.
+//!
+//! The client writes and reads HTTP by hand, so that nothing below can retry, reconnect or forgive.
 
 mod connection;
 mod load;

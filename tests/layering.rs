@@ -160,7 +160,7 @@ fn the_unsafe_blocks_are_those_that_security_md_lists() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md");
     let text = std::fs::read_to_string(path).unwrap();
     let (_, list) = text
-        .split_once("`unsafe` blocks (ARCHITECTURE.md): ")
+        .split_once("`unsafe` blocks ([ARCHITECTURE.md](ARCHITECTURE.md)): ")
         .unwrap();
     let (list, _) = list.split_once(". ").unwrap();
     let listed: BTreeSet<_> = list.split(", ").map(str::to_owned).collect();

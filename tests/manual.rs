@@ -366,7 +366,7 @@ fn the_packaged_configuration_is_valid_with_every_key() {
 /// The documents of the repository, with their texts.
 fn documents() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut directories: Vec<_> = ["", "docs", "examples", "tests/bench"]
+    let mut directories: Vec<_> = ["", "docs", "examples", "packaging", "tests/bench"]
         .iter()
         .map(|it| root.join(it))
         .collect();
@@ -442,4 +442,21 @@ fn the_readme_leads_to_every_file_in_docs() {
         .keys()
         .filter(|it| it.starts_with(root.join("docs")));
     assert!(of_docs.all(|it| linked.contains(it)), "{linked:#?}");
+}
+
+#[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let words = text.split('`').skip(1).step_by(2);
+    let files: Vec<_> = words
+        .filter(|it| Path::new(it).extension().is_some_and(|it| it == "rs"))
+        .collect();
+    let is_there = |file: &str| {
+        ["", "src"]
+            .iter()
+            .any(|it| root.join(it).join(file).exists())
+    };
+    let missing: Vec<_> = files.iter().filter(|it| !is_there(it)).collect();
+    assert!(files.len() > 50 && missing.is_empty(), "{missing:?}");
 }

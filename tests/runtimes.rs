@@ -4,6 +4,10 @@
 //! For each: a deploy under the strict client, the death of the app, a stop with requests in flight;
 //! and at the end one reboot with all of them enabled. Not in `make test`, as the runtimes are a
 //! download of some 400 MB.
+//!
+//! The runtimes are those of Debian and npm. The client is told `--plain`: such an app proves only its
+//! version. A runtime that cannot be had is named in tests/runtimes/table.rs with the reason, or fails the
+//! test.
 
 #![allow(
     clippy::unwrap_used,

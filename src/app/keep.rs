@@ -1,4 +1,9 @@
 //! Values that outlive the process: in a memfd, which the fd store hands to the next one.
+//!
+//! A value is in a memfd in two halves, as the keeper's state is: a process that dies while writing leaves
+//! the value of before. Old and new generation have the value at the same time while one drains, so each
+//! change is read, made and written under a record lock (fcntl(2); flock(2) would be shared with the open
+//! file description).
 
 use crate::state::{StateError, StateFile};
 use crate::systemd::kept::{self, KeptError};

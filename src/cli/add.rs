@@ -3,6 +3,10 @@
 //! Every step looks first whether it was done, and leaves what `remove` finds; so whoever is killed,
 //! and wherever, is completed by the same command. The drop-in comes after all that the service
 //! needs, and systemd hears of it last.
+//!
+//! It writes nothing that the manual does not tell an administrator to write, each file by rename(2), and
+//! undoes what fails. Whoever adds or removes holds flock(2) on /etc/systemd/system; a removal also holds
+//! the deploy lock. Files written here begin with a mark, by which a purge of the package knows them.
 
 use super::address::{self, Address, TakenError};
 use super::arguments::AddArgs;

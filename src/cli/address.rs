@@ -1,4 +1,7 @@
 //! Where an app listens, as ListenStream= has it, and whether that is free on this machine.
+//!
+//! An address is tried by bind(2) without SO_REUSEPORT before systemd gets it: our socket units have
+//! ReusePort=, so two of them on one port would both start, and the kernel would deal requests to two apps.
 
 mod owner;
 

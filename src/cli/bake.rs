@@ -1,5 +1,11 @@
 //! `gapless deploy --bake TIME`: watches what became live, and goes back by itself if it fails more
 //! than what it superseded did while that was live.
+//!
+//! The command keeps the lock and compares: what failed since the swap, and crashed workers, with the same
+//! of what was live before, since that became live (`served_live` in the status; the fronts count by
+//! generation, `Counters::served`). A release that failed every request is never kept. To go back is a
+//! rollback, but `previous` names again what it named before, and the manifest says why the release was
+//! taken back: a plain rollback does not go to it. Room is made only when the watch is over.
 
 use super::client;
 use super::deploy::DeployError;

@@ -1,4 +1,7 @@
 //! What an instance has on this machine beside its processes: units, configuration, user, data.
+//!
+//! An instance is `gapless@NAME`, and its footprint follows from NAME alone. So `list` needs no register,
+//! which could be wrong, and also finds what somebody made by hand.
 
 use super::Exit;
 use super::address::Address;

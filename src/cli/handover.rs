@@ -4,6 +4,19 @@
 //! new one took over, its processes are moved out of the unit into a scope before the stop. Only
 //! processes found in the unit's own control group at this moment are moved: the keeper is not
 //! trusted with naming pids to root.
+//!
+//! The order of `systemctl restart`:
+//!
+//! 1. `ExecStop=+gapless handover` asks systemd which job is running. For a restart it tells the keeper
+//!    (`POST /release`) and moves the control groups of fronts and workers into a scope (`systemd::scope`).
+//! 2. The keeper leaves at SIGTERM. The next one adopts, begins a new generation and a new front, and
+//!    swaps; the old ones drain. If the new generation fails, the old one serves on.
+//! 3. READY=1 is said as soon as a live generation is adopted, not at the swap: systemd stops a unit that
+//!    is still starting without ExecStop=, so a second restart during a long boot would be a plain stop
+//!    (seen: every connection reset).
+//!
+//! /tmp is kept in a restart by `gapless-tmp.service` (PrivateTmp=, JoinsNamespaceOf=): a service alone
+//! would lose it under the old generation.
 
 mod user;
 

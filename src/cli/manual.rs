@@ -1,5 +1,8 @@
 //! `gapless manual DIR`: gapless-deploy(1) and the like, from the grammar itself, so that they say
 //! what the help says.
+//!
+//! Nobody has to keep help and manual equal. What is not in the help is written by hand, in gapless(1), (7)
+//! and (8).
 
 use super::{CliError, Exit, ManualArgs, visible};
 use clap_mangen::Man;

@@ -2,6 +2,9 @@
 //! named, unless it is purged.
 //!
 //! Told again, it goes on where it was ended: each step looks for what is left, the user goes last.
+//!
+//! A user is deleted last, and only when no data of the instance is left: its number is given to another
+//! one then.
 
 use super::add::delete_user;
 use super::arguments::RemoveArgs;

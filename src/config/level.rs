@@ -1,4 +1,8 @@
 //! A level of our log, or directives as in RUST_LOG.
+//!
+//! A level is no setting of a front. A front is born with what it does to requests; the level changes
+//! nothing there. So keeper and fronts take a new level while they serve (reload, or `gapless log-level`
+//! until the next reload). What the access log holds is a setting: a change brings a new front.
 
 use tracing_subscriber::EnvFilter;
 

@@ -9,6 +9,22 @@
 //! mount(2) to an app with namespaces of its own. Before, it is the making of block devices, which no app may
 //! anyhow, together with the right to link and rename across directories, which every domain with rights to files
 //! loses that does not ask for it. ABI 1 (before Linux 5.19) does not know that right, and would break apps: no cage.
+//!
+//! # Why one user, and not two
+//!
+//! Apart by user, keeper, front and app would be apart on every kernel. That was weighed and not done.
+//! Whoever starts the app as another user needs a capability or root. A helper with CAP_SETUID is what the
+//! app would then attack. Transient units started by root put a second lifecycle beside the keeper's, which
+//! must adopt, end and move their processes over a bus that is gone at shutdown. Files that both use
+//! (sockets, the state directory) would need a common group, and an instance that runs since 0.1.0 would
+//! change the owner of its data.
+//!
+//! The chain loader enters the domain last before the exec. It suffices on Linux from 5.19 for memory and
+//! from 6.12 for signals. It does not suffice before 5.19, nor where Landlock is not among the modules
+//! (`lsm=`). There, non-dumpable processes are what is left. Fronts are born non-dumpable, from a sealed
+//! copy of the image (`keeper/spawn/image.rs`), which takes as much memory as the program has code: 8 MB
+//! for an instance. For the keeper itself this is not possible without breaking the way back of an upgrade,
+//! which must read the image.
 
 use landlock::{
     AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,

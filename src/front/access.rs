@@ -3,6 +3,12 @@
 //! As fields to the journal, or as lines to stdout where no journal listens. A lane never waits for
 //! either: what is not taken at once is dropped and counted. What could be secret is left out:
 //! bodies, cookies, `Authorization`, and queries unless they were asked for.
+//!
+//! Failures are logged by default: what a worker was asked for and the client did not get. A line for each
+//! request costs about half as much CPU as the request (17 µs without, 24 µs with, and then journald stores
+//! it), and buries the lifecycle; no line at all hides what somebody looks for. Entries go to journald past
+//! our other log, by a socket that never blocks: a lane that waits for a log is a lane that serves nobody.
+//! What is not taken is counted (`gapless_access_log_dropped_total`), and the keeper says so once a minute.
 
 mod account;
 mod lines;

@@ -1,6 +1,10 @@
 //! The file descriptors of a front: as many as it may have, and no more connections than these
 //! allow. So that a flood of clients never takes the one that the link, a parcel, a probe or a
 //! connection to the app needs.
+//!
+//! A connection needs two descriptors, and a reserve is kept for link, probes, parcels and listeners. So a
+//! flood meets the limit of connections, which sheds, before that of descriptors, which would also take the
+//! app and the probes away.
 
 use crate::config::HttpConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -4,6 +4,17 @@
 //! equal lengths, accepts codings before `chunked`, and forgets a fragment. Each is a way to make
 //! two parties disagree on where a request ends (RFC 9112 sections 2.2, 6.1, 6.3 and 11.2). What
 //! passes here has one reading only; what does not is never handed on.
+//!
+//! # Two readings of the same bytes
+//!
+//! Two parties that disagree on where a request ends can be made to give one client's answer to another. So
+//! whatever can be read in two ways is refused and its connection closed: in place of what must not pass,
+//! the guard puts bytes that hyper refuses. It knows lines, lengths and chunks, and nothing else; names,
+//! hosts and targets are checked in `front/head.rs`. Behind a wish to upgrade, and behind CONNECT, the next
+//! bytes are held back until the app has answered, because they may be no HTTP. `tests/corpus` holds what
+//! was thought of, as data.
+//!
+//! What the app answers is checked too: see `pool`.
 
 mod target;
 

@@ -2,6 +2,10 @@
 //!
 //! With `proxy_protocol = "require"` that is what its PROXY header says, read before hyper sees
 //! anything; what was read beyond the header goes on as the beginning of the first request.
+//!
+//! The header must come from a trusted proxy or over a unix socket, or the connection is closed. Its
+//! address takes the place of the peer's from there on; whether that client is a trusted proxy itself is
+//! asked of that address. What the header said moves along in the parcel.
 
 use super::addresses::Seat;
 use super::connection::{self, Visit};

@@ -4,6 +4,23 @@
 //! the bytes that were read from each connection and not used, one after the other; the fds come
 //! along in the same order. The other end may be of another version of gapless: what is not
 //! understood closes the connections in it, and never guesses at where a request begins.
+//!
+//! # To a new front
+//!
+//! When a restart or a changed `[http]` brings a new front, the older ones retire. Each idle connection is
+//! taken out of hyper whole, with the bytes already read, and sent to the new front; a connection in use
+//! follows when it is idle. No client sees a close, and no request races with one. A tunnel stays with the
+//! old front for its window, which delays nothing else.
+//!
+//! Where the next front may have fewer connections (LimitNOFILE= or `connections_max` was lowered), it
+//! closes those that were idle for longest, and its log counts each of them. For that the parcel says how
+//! long each was idle. The next message of a parcel is taken when what came before fits, or after a second,
+//! so that descriptors do not run out meanwhile. If they do all the same, the kernel cuts the message off,
+//! and what it closed is counted in the log.
+//!
+//! Idle connections move, instead of being closed, for a reason: to let the old front say `Connection:
+//! close` loses the second request of a pipelined pair, and closing idle connections races with the next
+//! request. Taking a connection out of hyper was the simpler way to lose nothing.
 
 use super::introduction::Introduced;
 use super::trustee::Berth;

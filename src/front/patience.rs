@@ -1,6 +1,8 @@
 //! How long a client may keep us waiting in one direction: not at once for longer than a timeout,
 //! and not in all for longer than that and what its bytes are worth at `rate_min`. A byte now and
 //! then resets a timeout; it does not hold a connection for ever.
+//!
+//! The timeouts are `body_timeout` and `write_timeout`.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -2,6 +2,14 @@
 //!
 //! A connection is used by one request at a time and comes back when its response body ended. The
 //! pool never retries and never chooses: that is the request's matter.
+//!
+//! # Answers with two readings
+//!
+//! An answer of the app with two lengths or an unknown coding is a 502. What the app may say before its
+//! answer is whole is limited (64 KiB of head, 128 KiB with interim answers). A pooled connection is looked
+//! at before it is used again: where anything came unasked, it is closed. What comes later than that, no
+//! proxy can tell from the answer. So a connection that is likely to have a body behind (HEAD, a 204 with a
+//! length) is not used again at all.
 
 mod starving;
 mod trial;

@@ -1,5 +1,10 @@
 //! One request: held if need be, leased, sent, answered; sent again only where that cannot run
 //! anything twice.
+//!
+//! What a worker lost before its answer began is sent once more, if it may run twice: to another worker, or
+//! to the same one after 50 ms or with the next cell, whichever is first. If the main process of an app of
+//! several processes died, the others take requests until the keeper has seen it and ends them. So the
+//! request would be lost for good if it went to the same worker at once.
 
 use super::access::Account;
 use super::body::{Download, Go, OwnBody, RequestBody, ResponseBody, UploadFault};

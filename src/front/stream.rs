@@ -1,6 +1,17 @@
 //! The stream under a client connection, which stamps what it sees on the connection's [`Progress`].
 //!
 //! It never closes or shuts down by itself: a connection may move to another front at any time.
+//!
+//! # A client that shuts down its side
+//!
+//! A client that shuts down its side behind a whole request is answered. It cannot be told from one that
+//! has left, so it has `hold` (at least a second) until it is given up, counted from the last bytes that it
+//! took.
+//!
+//! While an answer is on its way, hyper would look for that end by reading, into a buffer that it makes
+//! anew for each request, because the head is still in the last one. So it is told not to (`half_close`),
+//! and the stream looks itself, without taking anything (`ClientStream::watch`): what comes before the
+//! answer is out stays in the socket until then.
 
 mod own_answer;
 mod socket;

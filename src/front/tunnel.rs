@@ -3,6 +3,27 @@
 //!
 //! It never looks into what it carries, except for where the frames of a WebSocket end: when the
 //! tunnel has to go, the close frame of RFC 6455 section 5.5.1 may stand only there.
+//!
+//! # Its beginning
+//!
+//! When the app answers an `Upgrade` with 101, hyper ends on both sides and the connection becomes a
+//! tunnel. Each way ends on its own. A tunnel counts as a `tunnel`, not as a request in flight. Upgrades
+//! are never sent twice. Upgrades to HTTP itself (h2c) are answered as ordinary requests: what is inside
+//! would reach the app past all that the front checks and sets.
+//!
+//! CONNECT is refused unless `[http] connect` passes it on to an app that is a proxy itself; gapless
+//! connects to nobody but the app. A 2xx to it begins a tunnel as a 101 does. If no tunnel comes of it,
+//! bytes that came before the answer are nobody's request, though they may look like one: an answer ends
+//! the connection then.
+//!
+//! # Its end
+//!
+//! When its generation leaves the cell, or its front retires, each tunnel ends at a random moment of
+//! `[http] tunnels`, so that clients do not come back all at once: a WebSocket by a close frame 1012 at the
+//! next frame boundary, anything else by closing both sides. At a stop, and where requests wait for the
+//! generation to go (a fixed port), all are told within a second. To end takes another two seconds at most:
+//! one for a frame, one for the goodbye. A cut ends what is left, and counts it as lost only if it had not
+//! been told.
 
 pub(super) mod frames;
 mod pipe;

@@ -4,6 +4,14 @@
 //!
 //! One request per connection, small heads, a limit on time and number: whoever is slow here makes
 //! way for others, and never costs the keeper more than that.
+//!
+//! A socket of systemd, not an address in the configuration: gapless binds nothing under systemd, and
+//! systemd's queue outlives the keeper. No copy is in the fd store: only the keeper accepts there, one
+//! request for each connection, and systemd passes the same socket to the next one after a crash and a
+//! restart alike. Only a restart of the socket units closes it for a moment.
+//!
+//! Ready means served or held, also while the app behind a fixed port is exchanged: not before the first
+//! generation, not at a stop, not with the budget spent.
 
 use super::control::Asked;
 use super::happening::{Happening, Outbox};

@@ -1,4 +1,27 @@
 //! What one keeper leaves to the next: fds by name, and the written-down state.
+//!
+//! # A crash of the keeper
+//!
+//! After SIGKILL, OOM or the watchdog, fronts and workers go on (`KillMode=process`). systemd starts the
+//! next keeper with the same sockets and the fd store. It reads the state, takes pidfds, links, notify
+//! sockets and output pipes by name, and goes on. What nobody remembers (killed between fork and store) is
+//! found by its control group or its kept pidfd and ended. A child whose keeper is gone before it became
+//! the app does not become it.
+//!
+//! # A crash of a front
+//!
+//! The keeper starts another front at once; the app is not touched. Settled connections move to it as a
+//! parcel, see `front::trustee`.
+//!
+//! # A stop
+//!
+//! Fronts finish requests (to the drain limit), then workers are ended, then the fd store is emptied.
+//! `ExecStopPost=+gapless sweep` ends what a killed keeper could not. On disk stay the store, the last
+//! generation number and the counters (`keeper::lifetime`), with which the next start goes on, also after a
+//! reboot.
+//!
+//! A soft-reboot is a stop and a start. It ends every process, fronts and workers too, and no connection is
+//! worth its descriptor without them; so `FileDescriptorStorePreserve=` is not set.
 
 use super::crew::{Crew, RememberedCrew};
 use super::deposits::{self, RememberedDeposits};

@@ -4,6 +4,27 @@
 //! release, never what the client asks for; the client only says which terminal.
 //!
 //! It ends with the client that opened it and with the keeper: nobody would hear how it ended.
+//!
+//! # From the command to the process
+//!
+//! `gapless console` opens a pseudoterminal and sends its number: `POST /console/7?term=xterm` means
+//! `/dev/pts/7`. The keeper runs `[app] console` of the live generation there. The console is a process of
+//! the unit: it has the user and the sandbox of the unit, the directory of the release, the environment of
+//! the first worker without its sockets, and a control group of its own (`console0` to `console7`). The
+//! chain loader makes the terminal its controlling terminal (`--tty`). The answer has one line of JSON when
+//! the console has begun, and one when it has ended.
+//!
+//! The client (`cli/console.rs`) sets its own terminal to raw mode, restores it on every way out, and
+//! passes on bytes and the window size. So a program that types into its terminal (TIOCSTI) types only into
+//! the console. root gives the pseudoterminal to the owner of the runtime directory, which systemd made;
+//! the keeper takes only a pseudoterminal of its own user. The client never opens the other side: a
+//! terminal hangs up when the last process closes it, and the kernel drops unread output if another process
+//! still has it open.
+//!
+//! # Its end
+//!
+//! After a restart, an upgrade or a crash of the keeper the client says that the console ended with it.
+//! When the client ends, the console first gets SIGHUP from the terminal, and SIGKILL after two seconds.
 
 use super::cgroup;
 use super::happening::{Happening, Outbox};

@@ -5,6 +5,26 @@
 //! They are handed up into systemd's store under names of ours, which say what must be known of them.
 //! A generation that never was live changes nothing for another: until it is, only its own workers
 //! get what it stores, and what it removes is only marked. One that another superseded is not heard.
+//!
+//! # Names, and how long a deposit lives
+//!
+//! A deposit is passed up into systemd's store as `gapless-app-GENERATION-WORKER-NUMBER-p-NAME`, so it also
+//! comes back when the keeper was killed. A stop ends it, as for systemd. The same holds for the directory
+//! `$RUNTIME_DIRECTORY` (`app` in ours, on tmpfs).
+//!
+//! One file is kept once for each worker, because systemd would silently not keep it twice. A deposit for a
+//! number that no worker has any more waits for a worker that has the number again.
+//!
+//! # Whose word counts
+//!
+//! What was live decides. What a new generation stored or removed counts when it becomes live, and is
+//! undone when it fails: so a bad version takes nothing from the one that serves. What a superseded
+//! generation says is refused, with a line in the log, because its successor has begun with what there was.
+//! (With a fixed port it has not, and the last words of the old one count.)
+//!
+//! The generation is in the stored name; the newest live one and the marks are in the state. So the next
+//! keeper decides the same. Without a state, all that is in the store counts. A gapless that knows no
+//! deposits (0.1.0 and before) loses them: a downgrade to it costs the deposits.
 
 mod refusals;
 

@@ -2,6 +2,11 @@
 //!
 //! A guess from what can be seen: how it ended, what it wrote last, where it listens. It is told
 //! beside the app's last lines, so that a wrong one misleads nobody for long.
+//!
+//! Of a worker that is late, the guess says what was met where it should listen, and where else its
+//! processes do. That is looked at once, before SIGTERM, so a boot costs nothing for it. No decision
+//! depends on the guess. Whether a program is made for this machine is read in its file: a shell takes what
+//! execve(2) refuses for a script, and says something else.
 
 mod fault;
 mod files;

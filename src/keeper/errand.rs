@@ -3,6 +3,9 @@
 //!
 //! It ends with the keeper, with whoever asked for the deploy, or at its limit: nobody would know
 //! what became of one that lives on.
+//!
+//! It has the app's user, sandbox, environment and credentials, and runs only for a release that was never
+//! live.
 
 use super::cgroup;
 use super::diagnosis::{self, End};

@@ -3,6 +3,12 @@
 //! They are looked for in the control group of the generation, which nothing leaves, or among all
 //! processes where there is none. Of the worker is who descends from it, is in its session, or has its
 //! NOTIFY_SOCKET in the environment, as those have that made themselves independent by a double fork.
+//!
+//! All processes of a worker are told to end (`kill_mode`, `stop_signal`), and the worker has ended when
+//! they all have, or at `stop`. If the main process dies by itself, the worker takes the others with it at
+//! once: the next one needs their port. A process that belongs to another user by now cannot be killed: it
+//! counts as ended, and a stop does not wait for it. What escapes one look at /proc is found by
+//! `keeper::strays`.
 
 use super::cgroup::processes_below;
 use super::process::{self, Process};

@@ -2,6 +2,9 @@
 //!
 //! Written now and then and at the end. After a power failure what came since the last time is
 //! missing; no counter ever goes back.
+//!
+//! They are written once a minute and at the stop, and not forced to the disk: the keeper would wait for
+//! it. A failure to write is said once, until it succeeds again, and stops nothing.
 
 use super::totals::Totals;
 use std::io;

@@ -3,6 +3,17 @@
 //! Controllers are enabled for a group's children only while no process is in the group itself. So
 //! limits need the keeper one level below, by DelegateSubgroup=. It never moves itself there: systemd
 //! puts the next keeper where the unit says, and could not when that had become forbidden.
+//!
+//! Limits of the unit (`MemoryMax=`, `TasksMax=`, `CPUQuota=`) hold for all generations together: a swap
+//! needs room for two, one while two old ones still drain for four. Limits here are those of a generation,
+//! not of a worker: one group for each generation is there. At its memory limit the kernel kills the
+//! process that uses most, so what leaks goes and the others stay.
+//!
+//! The administrator adds `DelegateSubgroup=keeper` (systemd 254): systemd 252, which the units must run
+//! on, warns of it at every load. Nor does the keeper enable what could be enabled beside it (`pids`,
+//! `cpu`): systemd could start no keeper in the unit's group after it. A limit that cannot be set is an
+//! error in the log, in STATUS and in `gapless status`, foreseen by `gapless check` as far as that can see;
+//! the app runs without.
 
 use super::cgroup::{self, OwnGroup};
 use crate::config::LimitsConfig;

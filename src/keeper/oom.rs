@@ -1,4 +1,10 @@
 //! Whose SIGKILL came from the kernel for want of memory: known by the counter of memory.events.
+//!
+//! An OOM kill is told by a count, not by a pid, because the kernel tells nobody whom it killed.
+//! memory.events of the unit's control group counts kills below it, also those on a machine that is out of
+//! memory altogether, before the signal is sent. So a worker that dies by SIGKILL, when the count has
+//! risen, was killed for that. Each count explains one death. Where the kernel killed another process of
+//! the unit, the next SIGKILL of a worker takes its place, until a new generation begins.
 
 use super::death::Death;
 use super::reaper::Ending;

@@ -3,6 +3,10 @@
 //! All of it on a thread of its own: a flood of lines, a busy journal or a terminal that is held
 //! (Ctrl-S) may delay the app's output, never the keeper. And all of it bounded: the length of a
 //! line, the lines a second, the lines remembered.
+//!
+//! Pipes of our own, not a journal stream: so lines carry GAPLESS_GENERATION, GAPLESS_RELEASE and
+//! GAPLESS_WORKER as fields, and the last ones are there when a start fails. The read ends are in the fd
+//! store, so a crash of the keeper breaks no pipe.
 
 mod lines;
 mod pump;

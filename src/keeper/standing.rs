@@ -1,5 +1,8 @@
 //! Standing orders: what an operator told, and what holds until the opposite is told. Kept with the
 //! state, so that no crash, restart or upgrade of the keeper forgets them; a stop ends them.
+//!
+//! The orders are `gapless drain` and `gapless hold`. Drained means that `/readyz` says 503; nothing else
+//! changes.
 
 use super::plan::Moment;
 use serde::{Deserialize, Serialize};

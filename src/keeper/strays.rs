@@ -4,6 +4,8 @@
 //! They are known by the NOTIFY_SOCKET in their environment. One look at /proc is not enough: who
 //! forks and exits meanwhile shows neither itself nor its child. But whose parent is gone becomes our
 //! child, and its end is told to us; so we look again whenever such a one ends.
+//!
+//! At the end of `gapless run` we look until nobody is left.
 
 use super::process;
 use super::reaper::{self, to_pid};

@@ -1,5 +1,41 @@
 //! Replacing gapless by its installed binary: what is known of an upgrade, and the dry run, in which
 //! the installed binary says of a copy of the state whether it could take over.
+//!
+//! # An upgrade
+//!
+//! An upgrade begins with `POST /upgrade` or SIGUSR2. The keeper runs the installed binary (where it was
+//! started from: `argv[0]`, or its own path) as `gapless adopt-check` on a copy of the state and the
+//! configuration. A binary that exits, hangs for 5 s, or refuses is refused. Then the keeper waits for a
+//! quiet moment: no reload under way, no front starting, at most one old front. Then it becomes that
+//! binary, with the same pid:
+//!
+//! * It has a copy of all that is in systemd's fd store (`keeper/stored.rs`), because systemd gives those
+//!   fds only to a new process, and hands them on as systemd does: LISTEN_FDS from 3 with names. So the
+//!   next image starts as any other does, by adopting, and stores nothing again. The foreground, which has
+//!   no store, is upgraded the same way.
+//! * The fds 3, 4, … are taken in a keeper by its runtime, so it first becomes a relay, see `exec::relay`.
+//! * Signals are held back from the last look at what was heard until the next image hears them. Only the
+//!   main thread hears signals; the others are started with them blocked.
+//! * The next image bears a front, for which the older ones retire as at a restart, but their tunnels go
+//!   on: `KeepTunnels` goes before `Retire`. An upgrade is over when that front serves.
+//! * What is installed while an upgrade waits is asked before it is executed: only what was asked is.
+//! * State and link are only extended, by fields with defaults and by messages that an older front ignores,
+//!   so an upgrade to the version before is one like any other. To a format that it does not know, the
+//!   installed binary says no in the dry run.
+//! * Whoever asked is not held on to over the exec: the answer names a number, under which the outcome
+//!   stands in the status.
+//! * Nothing that was heard is lost, as the exec waits for it. What was accepted on the control or an admin
+//!   socket but not heard yet breaks. Our own commands ask again, if asking changes nothing.
+//!
+//! # The way back
+//!
+//! The image before is kept, in the fd store, until a front of the next one serves. If the next image
+//! cannot begin, does not find or understand the state, or its front does not come up, it becomes the one
+//! before again, which adopts and says why. An image that crashes, or hangs until systemd's watchdog ends
+//! it, cannot do that. So the first thing of a process that systemd gives a kept image is to become that
+//! image. The kept image is forgotten before, so that nobody goes to and fro: after that the installed
+//! binary is tried again. A binary that dies even before that is started again and again, and whatever runs
+//! serves on without a keeper until another is installed.
 
 use super::adoption::Remembered;
 use super::happening::{Happening, Outbox};

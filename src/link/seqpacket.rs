@@ -1,4 +1,8 @@
 //! SOCK_SEQPACKET on tokio: messages of up to [`BYTES_MAX`] bytes and [`FDS_MAX`] fds.
+//!
+//! What the kernel does not take for now is no dead link ([`is_for_now`]). It counts fds in flight for the
+//! user of the app and of gapless together, so the app can use them up. Links, parcels and trustees try
+//! again, for a minute.
 
 use rustix::cmsg_space;
 use rustix::io::Errno;

@@ -4,6 +4,11 @@
 //! No D-Bus daemon and no library for one call: it is needed when a machine shuts down, too, when
 //! the daemon is gone. Only root may use the socket (ExecStop=+). Whoever calls must have checked
 //! that the processes are in our own cgroup at this moment.
+//!
+//! The scope has no RuntimeMaxSec=. If the new generation fails, what is in the scope is the live one; a
+//! limit would end it. The next keeper ends what has drained, `gapless sweep` the rest at a stop. So the
+//! scope gets the slice, limits and filters of the unit: `handover` copies these properties from systemd's
+//! answer without reading their values.
 
 mod cage;
 mod wire;

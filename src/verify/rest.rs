@@ -3,6 +3,16 @@
 //! A request carries a token of its own. An app that shows it (or a path that holds it) proves by that
 //! whose answer it is; where the app does not, a page that is the same at rest, before and after what
 //! happened, has to be the same meanwhile.
+//!
+//! * Every request has a token. Where the app showed each request its own, in the head or in the body, an
+//!   answer that shows another one's is crossed. Where it did not, it may come from a cache.
+//! * A 5xx is lost, unless the app itself answered it in the first rest. One that gapless made (known by
+//!   its text) is always lost.
+//! * A page of which 20 answers before and 20 after are equal, but for the token, is expected meanwhile.
+//!   Another page after means another version or a clock, and nothing is concluded. That is decided when
+//!   the next rest is over, as nobody can know before what the new version answers.
+//! * In the phase in which `gapless verify` kills a worker itself, a POST answered 502 is not lost: HTTP
+//!   forbids to send it again. In any other phase it is lost.
 
 use super::connection::{Answer, Broken};
 use super::tally::Lost;

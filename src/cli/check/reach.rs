@@ -3,6 +3,9 @@
 //!
 //! The kernel is asked, by a thread with the rights of that user: so groups, access lists and mounts count.
 //! What the unit hides from its service (`InaccessiblePaths=`) is not seen.
+//!
+//! The thread gives up root's rights for that user's. Only threads have rights on Linux, so the command
+//! goes on as root.
 
 mod login;
 

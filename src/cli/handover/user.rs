@@ -2,6 +2,8 @@
 //!
 //! A keeper may not signal processes of another user: it could neither end nor replace what it would
 //! adopt. So nothing is handed over then; root ends what is left.
+//!
+//! The old keeper stops as at a stop, and `sweep` ends what is left, also after a crash.
 
 use super::{Family, families};
 use crate::cli::CliError;

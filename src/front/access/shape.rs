@@ -1,5 +1,8 @@
 //! What an entry looks like: fields for the journal, or a line. Everything that a client wrote is
 //! bounded, and escaped so that it cannot end the value or the line that it stands in.
+//!
+//! Fields have our prefix (`GAPLESS_HTTP_STATUS`), as all fields of ours: journald has no names for HTTP,
+//! and an app may well use the bare ones.
 
 use super::super::progress::Progress;
 use super::account::Account;

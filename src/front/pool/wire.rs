@@ -4,6 +4,10 @@
 //! An app may answer before it has the whole request, and close: 413 to an upload, say. A write to it
 //! fails then, but its answer is here to be read. So no write fails here: it waits, and what is read,
 //! an answer or the end, decides.
+//!
+//! Once the answer is over, an app that takes nothing for a second gets no more. The rest of the upload is
+//! read and thrown away before the client's connection is closed, up to 32 MiB and two seconds, because a
+//! reset could destroy the answer.
 
 use super::starving::Waiting;
 use super::{HEAD_BYTES_MAX, Socket};

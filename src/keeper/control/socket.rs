@@ -2,6 +2,27 @@
 //! keeper itself.
 //!
 //! The keeper makes it in the foreground, and under units that know no socket named `control`: those of 0.1.0.
+//!
+//! # Who may command
+//!
+//! systemd makes the socket in `/run/gapless-control`, which is root's; the keeper takes it by its name,
+//! `control`. Its unit is required by the service and ends with it (`StopWhenUnneeded=`). So a question to
+//! a stopped app does not start the app, and a question during a restart waits in the socket. `ExecReload=`
+//! has a "+", because the app's user may not command.
+//!
+//! Both ends look at who is there. Commands open the socket by directory fds, without following links, and
+//! connect by the fd they looked at (`cli/client/connect.rs`); the socket and the process behind it must be
+//! the directory owner's. The keeper refuses the app's user here. Every text that a keeper says loses its
+//! control characters in one place, where JSON is read (`cli/client.rs`). Where nobody answers,
+//! `cli/absence.rs` turns the states of the units into what is the case and what to do, for all commands
+//! and `list`.
+//!
+//! # After an upgrade from 0.1.0
+//!
+//! An in-place upgrade from 0.1.0 goes on with the old socket, in the app's directory, and root then
+//! believes only the main process of the unit. The next process that systemd starts gets the new socket. It
+//! leaves a link at the old place, by which the commands of 0.1.0 find it after a downgrade; ours never
+//! follow it.
 
 use crate::systemd::given::{self, Given};
 use axum::serve::Listener;

@@ -2,6 +2,12 @@
 //!
 //! The keeper holds no connection. It has the slots of each front, and the end of the socketpair by
 //! which the trustee passes the connections on; an heir reads it, never the keeper.
+//!
+//! The keeper makes memfd and socketpair when it bears a front, and keeps the memfd and the receiving end
+//! in the fd store: two fds for each front, none for a connection. When the front dies, it reads the memfd
+//! (no mapping): busy slots are requests lost, by cause `front_died`. If anything is settled, the next
+//! front inherits the receiving end as it does at a handover. The next front gets it again if the heir dies
+//! before the estate was taken, and a keeper that adopts finds it by its name.
 
 use super::{Fronts, RememberedFront, Stage};
 use crate::id::FrontId;

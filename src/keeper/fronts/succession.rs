@@ -1,4 +1,11 @@
 //! Of old fronts and new ones: what an upgrade waits for, and what becomes of those that it made old.
+//!
+//! Two old fronts are there at most: the third upgrade waits for the oldest, which ends with its last
+//! request and tunnel. With `[http] upgrade_drain` its tunnels are told to end in the last part of that
+//! time, and what is left is cut by the keeper.
+//!
+//! When another front becomes ready, every older one gets it as its heir, also one that retires already:
+//! its former heir could not end while connections might still come.
 
 use super::{Front, Fronts, QUEUE, Stage};
 use crate::id::FrontId;

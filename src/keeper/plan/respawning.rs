@@ -3,6 +3,37 @@
 //!
 //! Each worker has two places, so that its substitute can be ready before it is ended: the twin of
 //! place `n` is `n + workers`. The second ones exist from the first substitute on.
+//!
+//! # A worker that dies
+//!
+//! A worker of the live generation that dies is respawned in its place: at once if it had lived for a
+//! while, and later each time it dies young. Its other processes end with it, see `keeper::kin`.
+//!
+//! # A worker that hangs
+//!
+//! A worker hangs when its WATCHDOG=1 stops, or when `[health] fails` answers in a row are bad. Its
+//! substitute is started beside it, in the twin place, with sockets, fds and names of its own. It is
+//! adopted, drained and ended as any other worker, and the app sees the same GAPLESS_WORKER in both. When
+//! the substitute is ready, the hung worker leaves the cell and every front acknowledges that. Only then
+//! SIGTERM is sent, and SIGKILL after `stop`, or after a second if the worker is silent: a request that
+//! waits for its answer can be sent again only then.
+//!
+//! ```text
+//! Ready(well | suspected | unhealthy | silent) → Leaving(cell, SIGTERM, SIGKILL) → vacant
+//! ```
+//!
+//! One worker is replaced at a time: if all fail the check at once, it is mostly not their own fault (a
+//! database), and a machine has room for one more, not for twice as many. Replacements spend the same
+//! budget as respawns. A worker that answers badly serves on until its substitute is ready, and for good if
+//! that fails too: it is at least alive. A suspected worker (one bad answer) gets no requests while another
+//! one is well. With a fixed port the worker is ended first, and requests wait.
+//!
+//! # When the budget is spent
+//!
+//! When the budget is spent, or as many workers in a row died young, the generation is degraded. A worker
+//! must then stay ready for `settle` before it serves, requests get 503 while none does, and each further
+//! try is logged at `debug`. The generation is no longer degraded when all workers were well for the
+//! budget's interval.
 
 use super::place::Farewell;
 use super::{Effect, Generation, Moment, Phase, Plan, Pulse, SlotState};

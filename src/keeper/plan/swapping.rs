@@ -1,4 +1,21 @@
 //! From waiting to live: who may start, who may be swapped in, who has to make way.
+//!
+//! # Why a generation settles
+//!
+//! A version that says READY=1 and dies right after would otherwise be live for that moment, and its
+//! requests lost. Swapping back would need a way from Draining to Live, and requests would already have
+//! failed. So it has to live for `settle` (a second) before the swap.
+//!
+//! # Why a swap waits for a drain
+//!
+//! Two generations may drain. When a third reload is ready before the oldest is done, cutting it lost 44 of
+//! 2,551 requests (ten reloads in two seconds, requests of up to two seconds). So the swap waits, at most
+//! to the drain limit of the oldest; the live generation serves on meanwhile, and nothing is lost.
+//!
+//! # When a swap is told
+//!
+//! READY=1, the exit code and the answer of `/reload` wait until every lane serves from the new cell (two
+//! seconds at most, for a front that hangs): a swap is told when it is true.
 
 use super::{DRAINING_MAX, Decision, Effect, Generation, Moment, Phase, Plan, STOPPING_MAX};
 use crate::id::{GenerationId, Slot};

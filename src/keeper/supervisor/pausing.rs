@@ -2,6 +2,12 @@
 //!
 //! The cell keeps its generation and gets no workers, as while all of them respawn: so requests wait
 //! in the fronts with the patience that they always have, and everything else goes on.
+//!
+//! Fronts of any version know a cell without workers. Tunnels stay, and every decision of the plan goes on.
+//! The answer to `gapless hold` comes when every front reports that cell or a later one, and nothing is in
+//! flight but what waits. If whoever asked leaves before that, or the time ends, requests go on: nobody
+//! began to migrate. A keeper that dies meanwhile leaves the fronts holding. The next one goes on with the
+//! same end, and the command asks it again.
 
 use super::{Keeper, now};
 use crate::api::{HoldOutcome, HoldStatus, HoldVerdict};

@@ -1,5 +1,9 @@
 //! Who may begin what: a reload waits for nobody, but a deploy that is under way comes first, and so does one
 //! that started the service.
+//!
+//! A deploy to a stopped service leaves a file `starting` in the store while systemd starts it. The keeper
+//! then begins nothing for a minute (`Event::Await`). What is current waits, as what is tried again does.
+//! It begins if the deploy does not come, is refused or fails, and is dropped when the new release is live.
 
 use super::Keeper;
 use super::reloading::{Answer, BeginError, Finishing, Reason, Waiter, Wanted};

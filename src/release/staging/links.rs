@@ -2,6 +2,10 @@
 //!
 //! Judged when everything is there, because a link leads through others. Nothing here is opened
 //! through a link, only read.
+//!
+//! Links may lead to /usr, /bin, /lib, /opt and the stores of Nix and Guix, though these are out of the
+//! release: a Python venv is made of such a link, and all of it is root's. All other links that leave are
+//! refused.
 
 use super::tree::shown;
 use super::{StagingError, Why};

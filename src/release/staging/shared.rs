@@ -1,4 +1,7 @@
 //! Links to what the app keeps, in place of what the release has there.
+//!
+//! `shared` directories belong to the app, so the keeper makes them, with the app's rights: root walking
+//! through directories of another user is how links become traps.
 
 use super::tree::shown;
 use crate::beneath::{self, Directory};
