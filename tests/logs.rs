@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use world::journal::{Fields, Journal};
 use world::service::{SOON, Service};
-use world::{Scratch, eventually, gapless, tool, version};
+use world::{Scratch, eventually, gapless, hello, tool, version};
 
 const QUICK: &str = "settle = \"10ms\"\ndrain = \"1s\"\nstop = \"1s\"";
 
@@ -582,7 +582,7 @@ fn a_spent_budget_is_told_once_and_so_is_its_end() {
 fn lines_of_a_run(format: &str) -> Vec<String> {
     let scratch = Scratch::new();
     let stdout = scratch.0.join("stdout");
-    let program = tool("hello").display().to_string();
+    let program = hello().display().to_string();
     let config = format!(
         "[app]\ncommand = [\"{program}\"]\ndirectory = \"{}\"\n{QUICK}\n\
          [log]\naccess = \"all\"\naccess_format = \"{format}\"\n",

@@ -20,7 +20,7 @@ use std::time::Duration;
 use world::load::Load;
 use world::process::{self, Finished, Seen};
 use world::service::{SOON, get};
-use world::{Behaviour, Scratch, alone, eventually, gapless, tool, unique, version};
+use world::{Behaviour, Scratch, alone, eventually, gapless, hello, tool, unique, version};
 
 /// A gapless in the foreground, with the example app. Dropped, all of it is killed.
 struct Foreground {
@@ -31,7 +31,7 @@ struct Foreground {
 
 impl Foreground {
     fn start() -> Self {
-        let hello = tool("hello");
+        let hello = hello();
         let hello = hello.to_str().unwrap();
         Self::start_in(Scratch::new(), &["--admin", "127.0.0.1:0", "--", hello])
     }
@@ -322,7 +322,7 @@ fn two_projects_run_beside_each_other_and_commands_find_that_of_their_directory(
         directory
     };
     let (shop, elsewhere) = (scratch("shop"), scratch("elsewhere"));
-    let hello = tool("hello");
+    let hello = hello();
     let command = |directory: &std::path::Path, arguments: &[&str]| {
         let mut command = Foreground::command(&first.scratch, &first.mark);
         command.current_dir(directory).args(arguments);
@@ -389,7 +389,7 @@ fn a_machine_that_lacks_something_is_told_what() {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]);
         command.arg(gapless()).args(["run", "--port", "0", "--"]);
-        command.arg(tool("hello")).current_dir(&scratch.0);
+        command.arg(hello()).current_dir(&scratch.0);
         command.env("XDG_RUNTIME_DIR", scratch.0.join(".run"));
         process::run(command, SOON)
     };

@@ -1,7 +1,7 @@
 //! Ring 2: what the documentation shows in a terminal is run, and must say what it shows.
 //!
 //! The samples of a file (`world::samples`) run in their order in one world: those of
-//! `target/release/gapless` in the directory of a fresh clone after `make run`, the others on a machine
+//! `target/debug/gapless` in the directory of a fresh clone after `make run`, the others on a machine
 //! where gapless was just installed.
 
 #![allow(
@@ -27,7 +27,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use world::samples::{INSTEAD, Sample, is_shown, of_documents, of_page, samples};
 use world::service::Service;
-use world::{Scratch, eventually, gapless, process, repository, tool, unique};
+use world::{Scratch, eventually, gapless, hello, process, repository, unique};
 
 const AT_MOST: Duration = Duration::from_mins(1);
 
@@ -76,7 +76,7 @@ impl Installed {
         service.wait_ready();
         let home = service.scratch.0.join("home");
         fs::create_dir(&home).unwrap();
-        fs::copy(tool("hello"), home.join("myapp")).unwrap();
+        fs::copy(hello(), home.join("myapp")).unwrap();
         service
             .scratch
             .write("home/bad", "#!/bin/sh\necho no database\nexit 3\n");
@@ -122,12 +122,12 @@ impl Clone {
     fn new() -> Self {
         let scratch = Scratch::new();
         let directory = scratch.0.join("gapless");
-        let release = directory.join("target/release");
-        fs::create_dir_all(&release).unwrap();
-        symlink(gapless(), release.join("gapless")).unwrap();
+        let built = directory.join("target/debug");
+        fs::create_dir_all(&built).unwrap();
+        symlink(gapless(), built.join("gapless")).unwrap();
         let mark = unique();
         let mut run = Command::new(gapless());
-        run.args(["run", "--port", "0", "--"]).arg(tool("hello"));
+        run.args(["run", "--port", "0", "--"]).arg(hello());
         run.env("XDG_RUNTIME_DIR", &scratch.0)
             .env("TEST_MARK", &mark)
             .current_dir(&directory);
@@ -139,7 +139,7 @@ impl Clone {
             run: run.unwrap(),
         };
         eventually("it serves", AT_MOST, || {
-            let status = clone.run("target/release/gapless status");
+            let status = clone.run("target/debug/gapless status");
             (process::run(status, AT_MOST).code() == 0).then_some(())
         });
         clone
@@ -165,7 +165,7 @@ impl Drop for Clone {
 
 /// Of those who try it, in a fresh clone.
 fn is_of_a_clone(sample: &Sample) -> bool {
-    sample.command.contains("target/release/")
+    sample.command.contains("target/debug/")
 }
 
 /// Several apps, and a restart, need units, which only a real systemd has: ring 3 tries them.

@@ -45,7 +45,12 @@ pub fn gapless() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_gapless"))
 }
 
-/// A helper program of the repository: `probe-app`, `strict-client`, `hello`. Built here, because
+/// The app of `make run`.
+pub fn hello() -> PathBuf {
+    env!("CARGO_BIN_EXE_gapless-hello").into()
+}
+
+/// A helper program of the repository: `probe-app`, `strict-client`. Built here, because
 /// `cargo test --test NAME` does not build examples.
 pub fn tool(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
