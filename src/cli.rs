@@ -242,7 +242,14 @@ pub fn main() -> ExitCode {
 
 fn main_of(arguments: Vec<OsString>) -> Exit {
     match arguments::parse(arguments) {
-        Ok(cli) => concluded(dispatch(cli.command)),
+        Ok(cli) => {
+            let is_question = cli.command.is_question();
+            let exit = concluded(dispatch(cli.command));
+            if exit == Exit::Done && is_question && output::is_lost() {
+                return Exit::Failed;
+            }
+            exit
+        }
         Err(error) => {
             // Help and version are "errors" too, for standard output and exit code 0.
             let exit = if error.use_stderr() {
@@ -250,8 +257,16 @@ fn main_of(arguments: Vec<OsString>) -> Exit {
             } else {
                 Exit::Done
             };
-            output::tolerate(error.print());
-            exit
+            if error.use_stderr() {
+                output::tolerate(error.print());
+            } else {
+                output::said(error.print());
+            }
+            if output::is_lost() {
+                Exit::Failed
+            } else {
+                exit
+            }
         }
     }
 }

@@ -326,6 +326,55 @@ fn status_watched_in_a_pipe_says_what_changes_and_ends_on_ctrl_c() {
     assert_eq!(code, 1, "as it was last seen");
 }
 
+/// In a directory of its own, with or without a place for the answer.
+fn in_directory(scratch: &Scratch, arguments: &[&str], stdout: &str) -> Finished {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("exec \"$0\" \"$@\" {stdout}")])
+        .arg(gapless())
+        .args(arguments)
+        .current_dir(&scratch.0);
+    process::run(command, SOON)
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success_and_a_reader_that_leaves_is_no_failure() {
+    let scratch = Scratch::new();
+    for question in [&["explain", "exited"][..], &["list"], &["--help"]] {
+        let full = in_directory(&scratch, question, ">/dev/full");
+        assert_eq!(full.code(), 1, "{full}");
+        assert!(full.stderr.contains("cannot write to standard output: "));
+        assert_eq!(full.stderr.matches("standard output").count(), 1, "{full}");
+        in_directory(&scratch, question, "| true").expect_success();
+    }
+}
+
+#[test]
+fn check_tells_a_file_that_is_not_there_and_a_program_that_is_not_found() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "gapless.toml",
+        "[app]\ncommand = [\"pythn3\", \"app.py\"]\n",
+    );
+    let said = in_directory(&scratch, &["check", "gapless.toml"], "").expect_success();
+    assert!(
+        said.contains("\n[app] command pythn3 is in none of /usr/local/sbin:"),
+        "{said}"
+    );
+    let json = in_directory(&scratch, &["check", "--json", "gapless.toml"], "").expect_success();
+    assert!(
+        json.contains("\"program_doubt\":\"pythn3 is in none of"),
+        "{json}"
+    );
+    // That of a service without a configuration.
+    let said = in_directory(&scratch, &["--app", "nosuch", "check"], "").expect_success();
+    assert!(
+        said.contains("no file at /etc/gapless/nosuch.toml, so all is as by default"),
+        "{said}"
+    );
+    assert!(said.contains("gapless check gapless.toml"), "{said}");
+}
+
 #[test]
 fn init_writes_what_run_and_check_understand_and_never_overwrites() {
     let scratch = Scratch::new();

@@ -4,6 +4,7 @@ mod app;
 mod apps;
 mod operations;
 mod proof;
+mod values;
 
 pub(super) use app::parse;
 pub use apps::{AddArgs, ListArgs, RemoveArgs};
@@ -147,6 +148,23 @@ pub enum Command {
     Sweep(SweepArgs),
 }
 
+impl Command {
+    /// Does nothing but answer: it has failed if the answer cannot be written.
+    pub fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_)
+                | Self::List(_)
+                | Self::Releases(_)
+                | Self::Logs(_)
+                | Self::Check(_)
+                | Self::Explain(_)
+                | Self::Completions(_)
+                | Self::Manual(_)
+        )
+    }
+}
+
 /// `gapless serve`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -172,7 +190,7 @@ Examples:
   gapless --app shop run                           under this name; default: that of the directory")]
 pub struct RunArgs {
     /// Address to listen on; 0.0.0.0 or :: for everybody
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = values::host)]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", env = "PORT", default_value_t = 8888)]
@@ -240,7 +258,7 @@ pub struct ReloadArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<InstanceName>,
     /// Stop waiting after this time (30s, 5min); the reload goes on, and the exit code is 7
-    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::time)]
     pub timeout: Option<Duration>,
     /// What came of it, for programs
     #[arg(long)]
@@ -265,7 +283,7 @@ pub struct UpgradeArgs {
     #[arg(long)]
     pub check: bool,
     /// Stop waiting after this time (30s, 5min); the upgrade goes on, and the exit code is 7
-    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::time)]
     pub timeout: Option<Duration>,
     /// What came of it, for programs
     #[arg(long)]
@@ -310,7 +328,7 @@ pub struct DeployArgs {
     #[arg(long, value_name = "ID")]
     pub release: Option<ReleaseId>,
     /// Watch it for so long once it serves (60s, 5min), and go back if it fails more than the one before
-    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::time)]
     pub bake: Option<Duration>,
     /// What came of it as one object, for programs; the steps go to standard error
     #[arg(long)]

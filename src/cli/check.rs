@@ -26,19 +26,39 @@ use std::path::Path;
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
     let loaded =
         config::load(&source(&args.file)?).and_then(|config| startable(&args.file, config));
-    let limits = loaded.as_ref().map(|config| &config.limits);
-    let doubt = limits.ok().and_then(|limits| doubt(&args.file, limits));
+    let understood = loaded.as_ref().ok();
+    let limits_doubt = understood.and_then(|config| doubt(&args.file, &config.limits));
+    let program_doubt = understood.and_then(reach::unfound);
     if args.json {
-        say_json(&json::Checked::of(&args.file, &loaded, doubt));
+        let doubts = (limits_doubt, program_doubt);
+        say_json(&json::Checked::of(&args.file, &loaded, doubts));
         loaded?;
         return Ok(Exit::Done);
     }
     say(&render(&args.file, &loaded?));
-    if let Some(doubt) = doubt {
-        let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
-        say(&format!("{yellow}[limits]{yellow:#} {}", printable(&doubt)));
+    let absence = (!args.file.exists()).then(|| absence(&args.file));
+    let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
+    for (about, doubt) in [
+        ("[limits]", limits_doubt),
+        ("[app] command", program_doubt),
+        ("no file", absence),
+    ] {
+        if let Some(doubt) = doubt {
+            say(&format!("{yellow}{about}{yellow:#} {}", printable(&doubt)));
+        }
     }
     Ok(Exit::Done)
+}
+
+/// The file of a service need not be there; who works in a project may have meant another.
+fn absence(file: &Path) -> String {
+    let beside = Path::new("gapless.toml");
+    let other = if beside.exists() {
+        "; to check the one in this directory: gapless check gapless.toml"
+    } else {
+        ""
+    };
+    format!("at {}, so all is as by default{other}", file.display())
 }
 
 /// With the rights of the service, which only root can try, and only for the file of a service.

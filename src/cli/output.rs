@@ -1,15 +1,37 @@
 //! The only place that writes to standard output and standard error.
 //!
-//! Never fails a command: who reads our output may go away (`gapless status | head`), and what was
-//! done stays done. Colours go where they are wanted: terminals, unless NO_COLOR says otherwise.
+//! Whoever reads our output may go away (`gapless status | head`), and what was done stays done. That an answer
+//! could not be written otherwise, as on a full disk, is told and fails a command that does nothing else.
+//! Colours go where they are wanted: terminals, unless NO_COLOR says otherwise.
 
 use crate::config::Look;
 use anstream::{AutoStream, ColorChoice};
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Something that was to be said is not where it should be.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes a text and ends its line, on standard output.
 pub(super) fn say(text: &str) {
-    tolerate(try_say(text));
+    said(try_say(text));
+}
+
+/// What came of writing to standard output: that it failed is told once, unless the reader left.
+pub(super) fn said(result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !IS_LOST.swap(true, Ordering::Relaxed)
+    {
+        complain(&format!(
+            "gapless: cannot write to standard output: {error}"
+        ));
+    }
+}
+
+/// See [`said`].
+pub(super) fn is_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
 }
 
 /// The same, for who goes on as long as somebody reads.

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     BareLineFeed,
     FoldedLine,
     Fragment,
+    /// The preface of HTTP/2, RFC 9113 section 3.4.
+    Http2,
     ContentLength,
     TransferEncoding,
     LengthAndEncoding,
@@ -297,6 +299,9 @@ impl Guard {
         let is_empty = self.line.is_empty();
         match self.state {
             State::RequestLine if is_empty => {}
+            State::RequestLine if self.line.text() == Some(b"PRI * HTTP/2.0") => {
+                return Err(Fault::Http2);
+            }
             State::RequestLine => {
                 self.is_connect = self.line.begins_with(b"CONNECT ");
                 self.end_target();

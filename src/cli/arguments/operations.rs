@@ -117,7 +117,7 @@ pub struct HoldArgs {
     #[command(flatten)]
     pub running: RunningArgs,
     /// Requests go on by themselves after this time (30s, 5min), at most 10min
-    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = crate::api::parse_hold)]
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = super::values::hold_time)]
     pub time: Duration,
 }
 

@@ -32,7 +32,7 @@ pub struct VerifyArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<InstanceName>,
     /// How long it takes in all, longer if what happens takes longer
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = crate::config::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = super::values::time)]
     pub time: Duration,
     /// Clients, each with one connection
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=10_000))]

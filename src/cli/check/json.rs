@@ -16,6 +16,8 @@ pub(super) struct Checked<'a> {
     meaning: Option<Meaning<'a>>,
     /// Why `[limits]` may not be in force.
     limits_doubt: Option<String>,
+    /// Why the program may not be found.
+    program_doubt: Option<String>,
 }
 
 /// One problem, and where it is.
@@ -45,7 +47,7 @@ impl<'a> Checked<'a> {
     pub(super) fn of(
         file: &'a Path,
         loaded: &'a Result<Config, ConfigError>,
-        limits_doubt: Option<String>,
+        (limits_doubt, program_doubt): (Option<String>, Option<String>),
     ) -> Self {
         let problems = loaded.as_ref().err().map(problems);
         Self {
@@ -54,6 +56,7 @@ impl<'a> Checked<'a> {
             problems: problems.unwrap_or_default(),
             meaning: loaded.as_ref().ok().map(Meaning::of),
             limits_doubt,
+            program_doubt,
         }
     }
 }
@@ -131,7 +134,7 @@ mod tests {
             ..ConfigSource::default()
         });
         std::fs::remove_file(&file).unwrap();
-        let told = Checked::of(Path::new("x.toml"), &loaded, None);
+        let told = Checked::of(Path::new("x.toml"), &loaded, (None, None));
         serde_json::to_value(told).unwrap()
     }
 

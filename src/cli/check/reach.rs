@@ -79,6 +79,19 @@ fn needs(config: &Config) -> Vec<Need> {
     needs
 }
 
+/// What to say if the program is nowhere to be seen. Only the service knows its own PATH.
+pub(super) fn unfound(config: &Config) -> Option<String> {
+    let name = config.app.command.first()?;
+    let path = path_of(config);
+    program(config)
+        .is_none()
+        .then(|| format!("{name} is in none of {path}; correct it, or write its whole path"))
+}
+
+fn path_of(config: &Config) -> &str {
+    config.app.env.get("PATH").map_or(PATH, String::as_str)
+}
+
 /// Where it is; none: only the service knows, by its PATH.
 fn program(config: &Config) -> Option<PathBuf> {
     let app = &config.app;
@@ -86,8 +99,7 @@ fn program(config: &Config) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(app.directory.join(name));
     }
-    let path = app.env.get("PATH").map_or(PATH, String::as_str);
-    let found = path
+    let found = path_of(config)
         .split(':')
         .map(|directory| Path::new(directory).join(name));
     found.into_iter().find(|path| path.is_file())

@@ -29,6 +29,7 @@ fn text(status: Option<u16>, fault: Option<Fault>) -> &'static str {
             Fault::BareLineFeed => "a line of the request ends with LF alone",
             Fault::FoldedLine => "a field of the request goes on in a second line",
             Fault::Fragment => "the request target has a fragment (#)",
+            Fault::Http2 => "this is HTTP/2; here HTTP/1.1 is spoken",
             Fault::ContentLength => "Content-Length is repeated or no number",
             Fault::TransferEncoding => "Transfer-Encoding is repeated or other than chunked",
             Fault::LengthAndEncoding => "the request has Content-Length and Transfer-Encoding",
