@@ -91,6 +91,11 @@ impl Status {
         self.state.unwrap_or(known)
     }
 
+    /// Nothing runs, and nothing was ever to run.
+    pub fn is_bare(&self) -> bool {
+        self.generations.is_empty() && self.last_outcome.is_none()
+    }
+
     /// Why the app is not healthy; empty where nobody knows.
     pub fn reason(&self) -> &str {
         self.because.as_deref().unwrap_or(&self.summary)

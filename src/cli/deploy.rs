@@ -405,7 +405,14 @@ fn user() -> String {
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())
         .find(|name| !name.is_empty());
-    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+    let uid = rustix::process::getuid();
+    named.unwrap_or_else(|| {
+        if uid.is_root() {
+            "root".to_owned()
+        } else {
+            format!("uid {}", uid.as_raw())
+        }
+    })
 }
 
 fn next_id(store: &Store) -> Result<ReleaseId, StoreError> {

@@ -254,9 +254,7 @@ impl App {
 
     /// `option` is how commands mean it.
     fn running(&mut self, status: Status, option: &str) {
-        let is_bare = status.generations.is_empty()
-            && status.last_outcome.is_none()
-            && self.release.is_none();
+        let is_bare = status.is_bare() && self.release.is_none();
         self.healthy = Some(status.healthy);
         self.state = match status.app_state() {
             AppState::Healthy => Health::Healthy,

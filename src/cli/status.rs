@@ -124,7 +124,11 @@ fn headline(status: &Status) -> String {
         AppState::Degraded => AnsiColor::Yellow,
         AppState::Failing => AnsiColor::Red,
     };
-    let health = state.word();
+    let health = if status.is_bare() {
+        "waits for an app"
+    } else {
+        state.word()
+    };
     let style = Style::new().fg_color(Some(color.into())).bold();
     let live = status
         .generations
@@ -519,6 +523,19 @@ mod tests {
   g8 w0 says: migrating
   g8 w0 keeps: state, door";
         assert_eq!(plain(&status), expected);
+    }
+
+    #[test]
+    fn where_nothing_was_deployed_an_app_is_waited_for() {
+        let mut status = status();
+        status.healthy = false;
+        status.state = Some(AppState::Degraded);
+        status.generations = Vec::new();
+        let said = plain(&status);
+        assert!(
+            said.starts_with("● gapless: waits for an app — nothing live"),
+            "{said}"
+        );
     }
 
     #[test]
