@@ -10,6 +10,8 @@ ZSHDIR ?= share/zsh/site-functions
 DEFAULTS ?= etc/default
 # --offline: cargo asks nobody.
 OFFLINE ?=
+# Of all that can be built.
+BUILT ?= --bin gapless
 # Empty: with the debug symbols, which packages put apart.
 STRIP ?= --strip
 
@@ -38,7 +40,7 @@ fetch: ## download what a build needs; then make build OFFLINE=--offline needs n
 	$(CARGO) fetch --locked --target $$($(CARGO) -vV | sed -n 's/^host: //p')
 
 build: ## build the release binary
-	$(CARGO) build --release --locked $(OFFLINE) --bin gapless
+	$(CARGO) build --release --locked $(OFFLINE) $(BUILT)
 
 check: ## formatting and lints
 	$(CARGO) fmt --check

@@ -125,7 +125,7 @@ pub fn build_binary() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         fetch();
-        build_in(&repository(""), "");
+        build_in(&repository(""), None);
     });
 }
 
@@ -136,16 +136,16 @@ pub fn fetch() {
     process::run(make, BUILT_WITHIN).expect_success();
 }
 
-/// The release binary of the sources in `tree`, or what else the options of cargo name.
-pub fn build_in(tree: &Path, options: &str) {
+/// The release binary of the sources in `tree`, or what else `built` says (`BUILT=--bin x`).
+pub fn build_in(tree: &Path, built: Option<&str>) {
     let mut make = without_network();
     make.args(["make", "build", "--directory"]).arg(tree);
-    make.arg(format!("OFFLINE=--offline {options}"));
+    make.arg("OFFLINE=--offline").args(built);
     process::run(make, BUILT_WITHIN).expect_success();
 }
 
 /// The same with a cargo that has its home there, and one job.
-pub fn build_elsewhere(tree: &Path, options: &str) {
+pub fn build_elsewhere(tree: &Path, built: Option<&str>) {
     let home = std::env::var("HOME").unwrap();
     let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
     let theirs = tree.join("cargo-home");
@@ -156,7 +156,7 @@ pub fn build_elsewhere(tree: &Path, options: &str) {
     run(copy.arg(&theirs));
     let mut make = without_network();
     make.args(["make", "build", "--directory"]).arg(tree);
-    make.arg(format!("OFFLINE=--offline {options}"));
+    make.arg("OFFLINE=--offline").args(built);
     make.env("CARGO_HOME", theirs);
     make.env("CARGO_BUILD_JOBS", "1")
         .env("TZ", "Pacific/Chatham");
