@@ -2,9 +2,6 @@
 
 mod recent;
 
-use recent::Counted;
-pub(super) use recent::Recent;
-
 use super::admin::Health;
 use super::crew::Crew;
 use super::limits;
@@ -16,30 +13,50 @@ use crate::api::{AppState, GenerationStatus, Status, Verdict, WorkerStatus};
 use crate::exec::cage::{self, Cage};
 use crate::id::{GenerationId, Slot};
 use crate::systemd::{message_id, notify};
+use recent::{Counted, Recent};
 use std::path::Path;
 use std::time::Duration;
 
 /// A round asks every lane, and each has 5 s to answer.
 const LANES_LATE: Duration = Duration::from_secs(15);
 
+/// What was said of it, so that it is said once; and what is to be said next is told by.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// The last STATUS=.
+    status: String,
+    /// The sentence with which the app became degraded: not a new one at every try.
+    degraded: Option<String>,
+    is_degraded: bool,
+    recent: Recent,
+}
+
+impl Said {
+    /// The next sentence may be another.
+    pub(super) fn forget_degraded(&mut self) {
+        self.degraded = None;
+    }
+}
+
 impl Keeper {
     /// STATUS=, when it changed.
     pub(super) fn say_status(&mut self) {
         let sentence = self.sentence();
-        if sentence == self.status {
+        if sentence == self.said.status {
             return;
         }
         if let Err(error) = notify::status(&sentence) {
             tracing::debug!(%error, "STATUS= not sent, continuing");
         }
-        self.status = sentence;
+        self.said.status = sentence;
     }
 
     /// Keeps what the state of the app is told by.
     pub(super) fn look_at_recent(&mut self) {
         let live = self.memory.plan.live().map(|live| live.id);
         let fronts = &self.fronts;
-        self.recent
+        self.said
+            .recent
             .look(now(), live, |live| Counted::of(&fronts.counters(), live));
     }
 
@@ -49,7 +66,7 @@ impl Keeper {
             (Aim::Refuse, _) => (AppState::Failing, None),
             (Aim::Live(_), Some(live)) => {
                 let counted = Counted::of(totals, live.id);
-                match self.recent.trouble(now(), counted) {
+                match self.said.recent.trouble(now(), counted) {
                     Some((state, why)) => (state, Some(why)),
                     None if self.memory.plan.is_degraded() => (AppState::Degraded, None),
                     None => (AppState::Healthy, None),
@@ -63,18 +80,18 @@ impl Keeper {
     /// That every try fails is said once, and once that it is over.
     pub(super) fn say_degraded(&mut self) {
         let is_degraded = self.memory.plan.is_degraded() && !self.memory.plan.is_stopping();
-        if is_degraded == self.is_told_degraded {
-            if is_degraded && self.degraded.is_none() {
-                self.degraded = Some(self.sentence());
+        if is_degraded == self.said.is_degraded {
+            if is_degraded && self.said.degraded.is_none() {
+                self.said.degraded = Some(self.sentence());
             }
             return;
         }
-        self.is_told_degraded = is_degraded;
-        self.degraded = None;
+        self.said.is_degraded = is_degraded;
+        self.said.degraded = None;
         if is_degraded {
             let sentence = self.sentence();
             tracing::error!(name: message_id::DEGRADED.name, "{sentence}");
-            self.degraded = Some(sentence);
+            self.said.degraded = Some(sentence);
         } else if !self.memory.plan.is_stopping() {
             tracing::info!(name: message_id::HEALED.name, "no longer degraded: {}", self.sentence());
         }
@@ -85,7 +102,7 @@ impl Keeper {
         if self.memory.plan.is_stopping() {
             return "Stopping: finishing requests".into();
         }
-        if let Some(sentence) = &self.degraded {
+        if let Some(sentence) = &self.said.degraded {
             return sentence.clone();
         }
         if self.is_bare() {
@@ -207,7 +224,7 @@ impl Keeper {
     /// restart of the unit it stays ready: requests are served or held, and none is refused.
     pub(super) fn health(&self) -> Health {
         let is_stopping = self.memory.plan.is_stopping();
-        let is_late = self.lanes_answered.is_none_or(|at| now() - at > LANES_LATE);
+        let is_late = !self.rounds.has_answer_within(LANES_LATE, now());
         // Once one was live, the next one takes its place; with a fixed port, requests wait for that.
         let is_exchanging = self.fronts.totals.swaps > 0;
         Health {

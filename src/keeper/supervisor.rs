@@ -15,7 +15,8 @@ mod rounds;
 mod standing;
 mod upgrading;
 
-use upgrading::Checked;
+use rounds::Rounds;
+use upgrading::Images;
 
 pub use birth::run;
 
@@ -32,12 +33,12 @@ use super::counter::GenerationCounter;
 use super::crew::Crew;
 use super::fronts::Fronts;
 use super::happening::Happening;
-use super::lifetime::{Lifetime, SaidOnce};
+use super::lifetime::SaidOnce;
 use super::listeners::{ListenError, Listener};
 use super::output::OutputError;
 use super::plan::{Event, Moment};
 use super::reaper;
-use super::status::Recent;
+use super::status::Said;
 use super::stored;
 use super::strays;
 use super::upgrade::IMAGE;
@@ -61,7 +62,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 /// Happenings that may wait for the loop; tasks wait with the next.
 const QUEUE: usize = 1024;
@@ -191,9 +191,6 @@ pub(super) struct Keeper {
     untold: VecDeque<Untold>,
     counter: Option<GenerationCounter>,
     counter_said: SaidOnce,
-    /// And when it was last written.
-    lifetime: Option<(Lifetime, Moment)>,
-    lifetime_said: SaidOnce,
     state: Option<StateFile>,
     events: VecDeque<Event>,
     /// Fronts that died young in a row.
@@ -208,30 +205,16 @@ pub(super) struct Keeper {
     end: Option<End>,
     is_dirty: bool,
     stops: u32,
-    pub(super) status: String,
     /// Where load balancers ask; tasks of their own serve copies.
     pub(super) admin: Vec<Listener>,
     /// What was on its way to be live when this keeper adopted it.
     was_coming: Option<GenerationId>,
-    /// What was said when the app became degraded: once, not at every try.
-    pub(super) degraded: Option<String>,
-    pub(super) is_told_degraded: bool,
-    pub(super) recent: Recent,
+    pub(super) said: Said,
     quieting: Vec<Quieting>,
-    /// Dropped access log entries that were told of, and when.
-    dropped_told: (u64, Option<Moment>),
     began: Moment,
     pub(super) began_unix_seconds: u64,
-    probing: JoinSet<()>,
-    /// Every lane last answered its probe then. None: one hangs, and its front has to go.
-    pub(super) lanes_answered: Option<Moment>,
-    watchdog: Option<Duration>,
-    /// The installed binary.
-    program: PathBuf,
-    /// The dry run: its process, until it ended; and what it was asked of.
-    checked: Option<Checked>,
-    /// Why the image before this one is to run again.
-    back: Option<String>,
+    pub(super) rounds: Rounds,
+    images: Images,
 }
 
 /// Now, on the clock that the next keeper shares.
@@ -327,12 +310,12 @@ impl Keeper {
             Happening::FrontHung(id) => {
                 tracing::error!(name: message_id::FRONT_HUNG.name, front = %id, "{id} does not answer, replacing it; the app goes on");
                 self.fronts.kill(id);
-                self.lanes_answered = None;
+                self.rounds.lane_hangs();
                 // That is dealt with; the keeper itself is well.
                 log_up("watchdog", notify::watchdog());
             }
             Happening::LanesAnswered => {
-                self.lanes_answered = Some(now());
+                self.rounds.lanes_answered(now());
                 log_up("watchdog", notify::watchdog());
             }
             Happening::ErrandEnded(ended) => self.errand_ended(ended),
@@ -414,7 +397,7 @@ impl Keeper {
             .fronts
             .pids()
             .chain(self.crews.values().flat_map(Crew::pids))
-            .chain(self.checked.and_then(|checked| checked.pid))
+            .chain(self.images.check_pid())
             .chain(self.errand.as_ref().map(|errand| errand.pid))
             .chain(self.console_pids())
             .collect();

@@ -43,7 +43,8 @@ impl Keeper {
         self.memory = memory;
         self.fronts.resume(remembered.next_front, remembered.cell);
         self.fronts.totals = remembered.totals;
-        self.dropped_told.0 = self.fronts.totals.counters.access_dropped;
+        let dropped = self.fronts.totals.counters.access_dropped;
+        self.rounds.was_told_of_dropped(dropped);
         for front in remembered.fronts {
             self.take_up_front(front, kept);
         }

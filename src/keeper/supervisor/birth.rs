@@ -1,6 +1,8 @@
 //! How a keeper begins: what it needs from the system, what it takes up, what it begins anew.
 
-use super::{Keeper, KeeperError, Mode, Options, QUEUE, Readiness, Wanted, now, unit};
+use super::{
+    Images, Keeper, KeeperError, Mode, Options, QUEUE, Readiness, Rounds, Wanted, now, unit,
+};
 use crate::causes::chain;
 use crate::exec::{OWN_IMAGE, relay};
 use crate::id::GenerationId;
@@ -19,14 +21,14 @@ use crate::keeper::output::{Output, Sink};
 use crate::keeper::plan::{Event, Plan};
 use crate::keeper::reaper;
 use crate::keeper::spawn;
-use crate::keeper::status::Recent;
+use crate::keeper::status::Said;
 use crate::keeper::stored;
 use crate::keeper::totals::{self, Totals};
 use crate::keeper::upgrade::{self, WayBack};
 use crate::keeper::yard::Yard;
 use crate::steps::{self, Step};
 use crate::systemd::given;
-use crate::systemd::{journal, message_id, notify};
+use crate::systemd::{journal, message_id};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -34,7 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::LocalSet;
 
 /// Who develops an app may look on; who was given the app of a service may not.
 fn refuse_tracer(mode: &Mode) -> Result<(), KeeperError> {
@@ -167,7 +169,6 @@ impl Keeper {
             has_nothing: false,
             untold: VecDeque::new(),
             counter,
-            lifetime: lifetime.map(|lifetime| (lifetime, now)),
             state: None,
             events: VecDeque::new(),
             young_fronts: 0,
@@ -178,24 +179,15 @@ impl Keeper {
             end: None,
             is_dirty: true,
             stops: 0,
-            status: String::new(),
             was_coming: None,
             admin,
-            degraded: None,
-            is_told_degraded: false,
-            recent: Recent::default(),
+            said: Said::default(),
             quieting: Vec::new(),
-            dropped_told: (0, None),
             counter_said: SaidOnce::default(),
-            lifetime_said: SaidOnce::default(),
             began: now,
             began_unix_seconds: totals::unix_seconds(),
-            probing: JoinSet::new(),
-            lanes_answered: Some(now),
-            watchdog: notify::watchdog_interval(),
-            program,
-            checked: None,
-            back: None,
+            rounds: Rounds::new(lifetime, now),
+            images: Images::new(program),
             yard,
             options,
         };

@@ -234,7 +234,7 @@ impl Keeper {
                 has_told_health: false,
             });
         }
-        self.degraded = None;
+        self.said.forget_degraded();
         self.events.push_back(Event::Begin(terms));
     }
 
@@ -383,7 +383,7 @@ impl Keeper {
         };
         if self.crews.get(&id).is_none_or(|crew| !crew.is_repeating) {
             // Somebody tried something new.
-            self.degraded = None;
+            self.said.forget_degraded();
         }
         let (code, cure, last_lines) = match (decision, self.crews.get(&id)) {
             (Decision::Failed(_), Some(crew)) => {

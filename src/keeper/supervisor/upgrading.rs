@@ -40,11 +40,37 @@ fn keep_image() -> io::Result<()> {
     notify::barrier(STORED)
 }
 
+/// The image that is to be next, and the one before.
+#[derive(Debug)]
+pub(super) struct Images {
+    /// The installed binary.
+    program: PathBuf,
+    checked: Option<Checked>,
+    /// Why the image before this one is to run again.
+    back: Option<String>,
+}
+
+impl Images {
+    pub(super) fn new(program: PathBuf) -> Self {
+        Self {
+            program,
+            checked: None,
+            back: None,
+        }
+    }
+
+    /// The process of the dry run, until it ended.
+    pub(super) fn check_pid(&self) -> Option<u32> {
+        self.checked.and_then(|checked| checked.pid)
+    }
+}
+
 /// A dry run.
-#[derive(Clone, Copy)]
-pub(super) struct Checked {
+#[derive(Clone, Copy, Debug)]
+struct Checked {
     /// Until it ended.
-    pub(super) pid: Option<u32>,
+    pid: Option<u32>,
+    /// Of what it was asked.
     identity: Option<Identity>,
 }
 
@@ -54,7 +80,7 @@ impl Keeper {
         let last = self.memory.upgrade.as_ref();
         let is_under_way = last.is_some_and(|it| it.stage != Stage::Decided);
         let number = last.map_or(0, |it| it.outcome.number);
-        let mut upgrade = Upgrade::begin(number, &self.program, only, now());
+        let mut upgrade = Upgrade::begin(number, &self.images.program, only, now());
         let refusal = if is_under_way {
             Some("another upgrade is under way; wait for its end")
         } else if self.memory.plan.is_stopping() {
@@ -80,9 +106,9 @@ impl Keeper {
     fn start_check(&mut self) {
         let remembered = self.remember();
         let file = self.options.source.file.as_deref();
-        match Check::start(&self.program, &remembered, file, &self.yard.env) {
+        match Check::start(&self.images.program, &remembered, file, &self.yard.env) {
             Ok(check) => {
-                self.checked = Some(Checked {
+                self.images.checked = Some(Checked {
                     pid: Some(check.pid()),
                     identity: check.identity(),
                 });
@@ -96,7 +122,7 @@ impl Keeper {
     }
 
     pub(super) fn upgrade_checked(&mut self, result: Result<Fitness, String>) {
-        if let Some(checked) = &mut self.checked {
+        if let Some(checked) = &mut self.images.checked {
             checked.pid = None;
         }
         let stage = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage);
@@ -138,13 +164,13 @@ impl Keeper {
             && self.readiness == Readiness::Said
             && !self.is_reloading
             && !self.fronts.is_any_starting()
-            && (self.back.is_some() || self.fronts.retiring() <= OLD_FRONTS_MAX)
+            && (self.images.back.is_some() || self.fronts.retiring() <= OLD_FRONTS_MAX)
     }
 
     /// The next image is wanted, or the one before.
     fn is_due(&self) -> bool {
         let stage = self.memory.upgrade.as_ref().map(|upgrade| upgrade.stage);
-        stage == Some(Stage::Waiting) || self.back.is_some()
+        stage == Some(Stage::Waiting) || self.images.back.is_some()
     }
 
     /// Whether the time for the next image has come. Signals are held back then, so that none is
@@ -168,7 +194,7 @@ impl Keeper {
     /// The last thing in this image, unless another binary was installed since the dry run: then
     /// that is asked first.
     pub(super) fn leave_to_next_image(&mut self) {
-        if self.back.is_none() && !self.begin_exec() {
+        if self.images.back.is_none() && !self.begin_exec() {
             log_up("signals", relay::hear());
             return;
         }
@@ -182,8 +208,8 @@ impl Keeper {
         let Some(upgrade) = &mut self.memory.upgrade else {
             return false;
         };
-        let asked = self.checked.and_then(|checked| checked.identity);
-        if asked.is_none() || Identity::of(&self.program) != asked {
+        let asked = self.images.checked.and_then(|checked| checked.identity);
+        if asked.is_none() || Identity::of(&self.images.program) != asked {
             tracing::info!("another gapless was installed meanwhile, asking that");
             upgrade.stage = Stage::Checking { only: false };
             self.start_check();
@@ -196,7 +222,7 @@ impl Keeper {
         }
         steps::reached(Step::ImageKept);
         upgrade.stage = Stage::Executing;
-        tracing::info!(program = %self.program.display(), "becoming {}", self.program.display());
+        tracing::info!(program = %self.images.program.display(), "becoming {}", self.images.program.display());
         true
     }
 
@@ -212,15 +238,15 @@ impl Keeper {
         for admin in &self.admin {
             fds.push((ADMIN.to_owned(), admin.try_clone()?.fd));
         }
-        if let Some(why) = &self.back {
-            let way_back = WayBack::with(fds, &self.program);
+        if let Some(why) = &self.images.back {
+            let way_back = WayBack::with(fds, &self.images.program);
             return Ok(way_back.map(|way_back| way_back.next(why)));
         }
         Ok(Some(Next {
             relay: PathBuf::from(OWN_IMAGE),
-            image: Some(self.program.clone()),
+            image: Some(self.images.program.clone()),
             back: None,
-            program: self.program.clone(),
+            program: self.images.program.clone(),
             arguments: std::env::args_os().skip(1).collect(),
             fds,
         }))
@@ -268,7 +294,7 @@ impl Keeper {
             self.decide_upgrade(UpgradeVerdict::InPlace, "it is in place".to_owned());
         } else if has_failed && stored::has(IMAGE) {
             let why = "it ran, but its front did not come up";
-            self.back.get_or_insert_with(|| why.to_owned());
+            self.images.back.get_or_insert_with(|| why.to_owned());
         } else if has_failed {
             self.give_up_upgrade("its front did not come up, the old front serves on");
         }
@@ -284,7 +310,7 @@ impl Keeper {
 
     fn decide_upgrade(&mut self, verdict: UpgradeVerdict, cause: String) {
         stored::forget(IMAGE);
-        self.checked = None;
+        self.images.checked = None;
         let Some(upgrade) = &mut self.memory.upgrade else {
             return;
         };
