@@ -193,7 +193,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = values::host)]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one
-    #[arg(long, value_name = "N", env = "PORT", default_value_t = 8888)]
+    #[arg(long, value_name = "N", env = "PORT", default_value_t = 8888, value_parser = values::port)]
     pub port: u16,
     /// Answer /healthz, /readyz and /metrics on another address: 127.0.0.1:8889
     #[arg(long, value_name = "ADDR:PORT")]

@@ -40,6 +40,14 @@ pub fn host(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// A port to listen on, which may also come from the variable `PORT`.
+pub fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_no_number| {
+        "it is no port; write a number up to 65535 after --port, or into the variable PORT"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +66,14 @@ mod tests {
         );
         assert!(hold_time("5").unwrap_err().contains("500ms"));
         assert!(hold_time("1h").unwrap_err().contains("10min"));
+    }
+
+    #[test]
+    fn a_port_is_a_number_of_16_bits() {
+        assert_eq!(port("65535"), Ok(65_535));
+        for wrong in ["", "abc", "65536", "-1", "80/tcp"] {
+            assert!(port(wrong).unwrap_err().contains("PORT"), "{wrong}");
+        }
     }
 
     #[test]
