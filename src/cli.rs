@@ -252,20 +252,15 @@ fn main_of(arguments: Vec<OsString>) -> Exit {
         }
         Err(error) => {
             // Help and version are "errors" too, for standard output and exit code 0.
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Done
-            };
             if error.use_stderr() {
                 output::tolerate(error.print());
-            } else {
-                output::said(error.print());
+                return Exit::Usage;
             }
+            output::said(error.print());
             if output::is_lost() {
                 Exit::Failed
             } else {
-                exit
+                Exit::Done
             }
         }
     }

@@ -5,7 +5,6 @@ use super::world::{App, Client, Front, Port, http, live, raw_app, read_head, soo
 use gapless::config::HttpConfig;
 use gapless::link::Orphaned;
 use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -241,9 +240,43 @@ async fn a_stream_is_not_held_back() {
     assert_eq!(client.chunk().await, "one");
     app.release.notify_one();
     assert_eq!(client.chunk().await, "two");
-    // It leaves, and so does the reading of what nobody takes.
-    drop(client);
     app.release.notify_one();
+    front.end().await;
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_read_up_to_the_size_and_no_longer_when_the_client_left() {
+    let (wrote, mut written) = mpsc::unbounded_channel();
+    let app = raw_app(move |_, mut socket| {
+        let wrote = wrote.clone();
+        async move {
+            read_head(&mut socket).await;
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
+            socket.write_all(head).await.unwrap();
+            while socket.write_all(&[b'z'; 16_384]).await.is_ok() {
+                wrote.send(Some(16_384_u64)).unwrap();
+            }
+            wrote.send(None).unwrap();
+        }
+    })
+    .await;
+    let (port, front) = front_of(app).await;
+    let mut client = Client::connect_with_small_window(&port).await;
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    let mut bytes = 0;
+    while bytes < BUFFER {
+        bytes += soon("the buffer fills", written.recv())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    drop(client);
+    // The app learns that nobody reads any more.
+    while let Some(more) = soon("a write fails", written.recv()).await.unwrap() {
+        bytes += more;
+    }
+    // With what all the sockets hold.
+    assert!(bytes < 16 * BUFFER, "{bytes} bytes");
     front.end().await;
 }
 
@@ -279,7 +312,7 @@ async fn an_early_answer_to_a_collected_body_leaves_the_connection_to_the_next_r
         );
         socket.write_all(answer.as_bytes()).await.unwrap();
         // Never reads the body, and keeps the connection.
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        std::future::pending::<()>().await;
     })
     .await;
     let (port, front) = front_of(app).await;

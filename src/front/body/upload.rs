@@ -254,6 +254,9 @@ impl Upload {
 
     fn take_collected(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
         let taken = self.collected.as_mut().map(Buffer::take).transpose();
+        let taken = taken.inspect_err(|error| {
+            tracing::error!(%error, "a request is lost with the file of the buffers: {error}");
+        });
         let taken = taken.map_err(BodyError::File)?.flatten();
         Ok(taken.map(Frame::data).or_else(|| self.trailers.take()))
     }
